@@ -1,0 +1,1 @@
+"""Timings of privjax; see `__main__`."""

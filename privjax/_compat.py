@@ -1,0 +1,72 @@
+"""Every fact that differs between JAX versions, or that JAX has no public name for.
+
+Supported: JAX 0.10.2 (the newest for Python 3.11) and 0.11.x (Python 3.12 and newer).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.extend import core as jex_core
+from jax.extend import source_info_util
+from jax.interpreters.partial_eval import dce_jaxpr
+
+Literal = jex_core.Literal
+Primitive = jex_core.Primitive
+Tracer = jax.core.Tracer
+
+
+def open_jaxpr(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+    """The equations' holder and the constants of a closed or open jaxpr.
+
+    0.10.2 has `ClosedJaxpr(jaxpr, consts)` around a `Jaxpr`; in 0.11 both are one class
+    that holds its constants itself (`remat2` carries an open one in both).
+    """
+    consts = getattr(jaxpr, "consts", ())
+    return getattr(jaxpr, "jaxpr", jaxpr), tuple(consts)
+
+
+def scan_arity(params: dict[str, Any], operands: int) -> tuple[int, int]:
+    """(number of constants, number of carries) of a `scan` equation.
+
+    0.10.2 states both; 0.11 keeps them in a tree `ft_in` of (consts, carry, xs).
+    """
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts), len(carry)
+
+
+def bind(eqn: Any, operands: Sequence[Any]) -> list[Any]:
+    """Run one equation unchanged on other operands; always a list."""
+    out = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def user_line(source_info: Any) -> str:
+    """`file.py:12 (function)` of the user's line, or an empty string when unknown."""
+    return source_info_util.summarize(source_info)
+
+
+def source_of(eqn: Any) -> Any:
+    """A context in which new equations are attributed to `eqn`'s line."""
+    info = eqn.source_info
+    return source_info_util.user_context(info.traceback, name_stack=info.name_stack)
+
+
+def live(closed: Any) -> Any:
+    """A closed jaxpr without equations (at any depth) that no output needs."""
+    jaxpr, consts = open_jaxpr(closed)
+    if jaxpr is closed:  # 0.11: one class, constants inside
+        return dce_jaxpr(closed, [True] * len(closed.outvars), instantiate=True)[0]
+    new, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)
+    return jex_core.ClosedJaxpr(new, consts)
+
+
+def under_trace() -> bool:
+    """Whether operations are being staged now (jit, scan body, make_jaxpr, ...).
+
+    A sum of two constants is computed at once in eager mode and under an eager `vmap`
+    or `jvp`, and becomes a tracer only where a program is being recorded.
+    """
+    return isinstance(jax.lax.add(1, 1), Tracer)

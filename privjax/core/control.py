@@ -1,0 +1,229 @@
+"""Control flow, written once for all passes.
+
+Every higher-order primitive is re-entered through JAX's public combinator with a function
+that interprets its sub-jaxpr; nothing is re-bound from parameters. Where values carry
+static knowledge, the carries of a loop and the results of branches are first brought to
+a common form: bodies are traced abstractly until that form is stable, at most once per
+carry plus one.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from privjax import _compat
+from privjax.core.interpret import Interpreter, run
+from privjax.errors import UnsupportedError
+
+
+def scan(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
+    """`scan`: the body under `lax.scan`, carries in their common form."""
+    n_consts, n_carry = _compat.scan_arity(params, len(values))
+    length, jaxpr = params["length"], params["jaxpr"]
+    values = _arrays(cx, values)
+    consts, init = values[:n_consts], values[n_consts : n_consts + n_carry]
+    steps = jnp.arange(length, dtype=jnp.uint32) if cx.needs_index else None
+    xs = (steps, cx.sub_inputs(), values[n_consts + n_carry :])
+
+    def body(carry: Any, x: Any) -> Any:
+        index, inputs, x = x
+        child = cx.inside(cx.enter(0, index, inputs))
+        out = run(child, jaxpr, [*_renew(consts), *carry, *x])
+        return out[:n_carry], (out[n_carry:], child.gathered())
+
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
+    init = _stable(cx, init, lambda c: jax.eval_shape(body, c, first)[0])
+
+    def stable_body(carry: Any, x: Any) -> Any:
+        out, y = body(carry, x)
+        return _coerce_all(cx, out, carry), y
+
+    carry, (ys, gathered) = lax.scan(
+        stable_body,
+        init,
+        xs,
+        length=length,
+        reverse=params["reverse"],
+        unroll=params["unroll"],
+    )
+    cx.deliver(0, gathered)
+    return [*carry, *ys]
+
+
+def while_loop(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
+    """`while`: predicate and body under `lax.while_loop`, with a counter if needed."""
+    nc, nb = params["cond_nconsts"], params["body_nconsts"]
+    values = _arrays(cx, values)
+    cond_consts, body_consts = values[:nc], values[nc : nc + nb]
+
+    def test(carry: Any) -> Any:
+        index, state = carry
+        child = cx.inside(cx.enter(0, index))
+        out = run(child, params["cond_jaxpr"], [*_renew(cond_consts), *state])
+        return cx.predicate(out[0])
+
+    def body(carry: Any) -> Any:
+        index, state = carry
+        child = cx.inside(cx.enter(1, index))
+        out = run(child, params["body_jaxpr"], [*_renew(body_consts), *state])
+        return None if index is None else index + jnp.uint32(1), out
+
+    zero = jnp.uint32(0) if cx.needs_index else None
+    init = _stable(
+        cx, values[nc + nb :], lambda c: jax.eval_shape(body, (zero, c))[1]
+    )
+
+    def stable_body(carry: Any) -> Any:
+        index, out = body(carry)
+        return index, _coerce_all(cx, out, carry[1])
+
+    return lax.while_loop(test, stable_body, (zero, init))[1]
+
+
+def cond(cx: Interpreter, index: Any, *operands: Any, **params: Any) -> list[Any]:
+    """`cond`: the branches under `lax.switch`, results in their common form."""
+    inputs, operands = cx.sub_inputs(), _arrays(cx, operands)
+    index = cx.predicate(index)
+
+    def branch(part: int) -> Callable[..., Any]:
+        def body(*ops: Any) -> Any:
+            own = None if inputs is None else inputs[part]
+            child = cx.inside(cx.enter(part, inputs=own))
+            return run(child, params["branches"][part], _renew(ops))
+
+        return body
+
+    bodies = [branch(part) for part in range(len(params["branches"]))]
+    if not cx.tagged:
+        return lax.switch(index, bodies, *operands)
+    results = [jax.eval_shape(body, *operands) for body in bodies]
+    common = results[0]
+    for other in results[1:]:
+        common = [_join(cx, a, b) for a, b in zip(common, other, strict=True)]
+
+    def coerced(body: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *ops: _coerce_all(cx, body(*ops), common)
+
+    return lax.switch(index, [coerced(b) for b in bodies], *operands)
+
+
+def inline(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
+    """A call whose body is interpreted in place (custom derivative rules are over)."""
+    body = params.get("call_jaxpr", params.get("jaxpr", params.get("call")))
+    child = cx.inside(cx.enter(0, inputs=cx.sub_inputs()))
+    out = run(child, body, values)
+    cx.deliver(0, child.gathered())
+    return out
+
+
+def jit(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
+    """`jit`: the body stays a function of its own."""
+
+    def body(state: Any, *vals: Any) -> Any:
+        child = cx.inside(state)
+        return run(child, params["jaxpr"], vals), child.gathered()
+
+    body.__name__ = params["name"]
+    state = cx.enter(0, inputs=cx.sub_inputs())
+    out, gathered = jax.jit(body)(state, *_arrays(cx, values))
+    cx.deliver(0, gathered)
+    return out
+
+
+def remat(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
+    """`checkpoint`: recomputation is kept."""
+
+    def body(state: Any, *vals: Any) -> Any:
+        child = cx.inside(state)
+        return run(child, params["jaxpr"], vals), child.gathered()
+
+    wrapped = jax.checkpoint(
+        body, prevent_cse=params["prevent_cse"], policy=params["policy"]
+    )
+    out, gathered = wrapped(cx.enter(0, inputs=cx.sub_inputs()), *_arrays(cx, values))
+    cx.deliver(0, gathered)
+    return out
+
+
+def shard_map(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
+    """`shard_map`: the body on each shard; every leaf of a value has its spec."""
+    values = _arrays(cx, values)
+    specs = [
+        jax.tree.map(lambda _, s=s: s, v)
+        for v, s in zip(values, params["in_specs"], strict=True)
+    ]
+
+    def body(*vals: Any) -> Any:
+        return run(cx.inside(cx.enter(0)), params["jaxpr"], vals)
+
+    return jax.shard_map(
+        body,
+        mesh=params["mesh"],
+        in_specs=tuple(specs),
+        out_specs=list(params["out_specs"]),
+        check_vma=params["check_vma"],
+        axis_names=frozenset(params["manual_axes"]),
+    )(*values)
+
+
+RULES = {
+    "scan": scan,
+    "while": while_loop,
+    "cond": cond,
+    "jit": jit,
+    "pjit": jit,
+    "remat2": remat,
+    "checkpoint": remat,
+    "custom_jvp_call": inline,
+    "custom_vjp_call": inline,
+    "custom_vmap_call": inline,
+    "custom_lin": inline,
+    "closed_call": inline,
+    "core_call": inline,
+    "shard_map": shard_map,
+}
+
+
+def _arrays(cx: Interpreter, values: Sequence[Any]) -> list[Any]:
+    """Values with literals turned into arrays of their exact type."""
+    return [jnp.asarray(v) if cx.is_plain(v) else v for v in values]
+
+
+def _renew(values: Sequence[Any]) -> list[Any]:
+    """Fresh nodes around the same arrays: nothing memoised on a value may cross."""
+    return [jax.tree.map(lambda x: x, v) for v in values]
+
+
+def _join(cx: Interpreter, a: Any, b: Any) -> Any:
+    return a if jax.tree.structure(a) == jax.tree.structure(b) else cx.join(a, b)
+
+
+def _coerce_all(cx: Interpreter, values: Sequence[Any], like: Sequence[Any]) -> Any:
+    return [
+        v if jax.tree.structure(v) == jax.tree.structure(k) else cx.coerce(v, k)
+        for v, k in zip(values, like, strict=True)
+    ]
+
+
+def _stable(
+    cx: Interpreter, init: list[Any], body: Callable[[list[Any]], list[Any]]
+) -> list[Any]:
+    """`init` in a static form that `body` maps to itself."""
+    if not cx.tagged:
+        return init
+    for _ in range(len(init) + 1):
+        out = body(init)
+        joined = [_join(cx, a, b) for a, b in zip(init, out, strict=True)]
+        if all(map(_same_form, joined, init)):
+            return init
+        init = _coerce_all(cx, init, joined)
+    raise UnsupportedError(
+        f"{type(cx).__name__}: the loop{cx.where()} has no stable form of its carries."
+    )
+
+
+def _same_form(a: Any, b: Any) -> bool:
+    return jax.tree.structure(a) == jax.tree.structure(b)

@@ -1,0 +1,1 @@
+"""Passes: each rewrites a jaxpr into another; together they are the compiler."""

@@ -1,0 +1,117 @@
+"""Running equations on values of which some are sums over units, held as terms."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from privjax import _compat
+from privjax._typing import Array
+from privjax.core.labels import Labels
+from privjax.passes.dp.aggregators import AGGREGATORS, by_unit, resolved
+from privjax.passes.dp.terms import Map, Rows, Summed, added
+from privjax.passes.units import constants
+from privjax.passes.units.states import PerUnit, State, Sum
+
+Value = Any  # an array, or `Summed`
+
+# Linear equations of one operand that keep every norm.
+ISOMETRIES = frozenset(
+    """neg transpose reshape squeeze copy copy_p convert_element_type rev name
+    stop_gradient reduce_precision""".split()
+)
+
+
+class Evaluator:
+    """One scope: a jaxpr, the states of its variables, and their values."""
+
+    def __init__(self, labels: Labels, natural: dict[Any, State] | None = None) -> None:
+        self.labels = labels
+        self.natural = natural or {}
+        self.env: dict[Any, Value] = {}
+        self.scalars: dict[Any, Value] = {}
+
+    def state(self, atom: Any) -> State:
+        if isinstance(atom, _compat.Literal):
+            return constants.state_of(atom.val)
+        return self.natural.get(atom, self.labels[atom])
+
+    def read(self, atom: Any) -> Value:
+        if isinstance(atom, _compat.Literal):
+            return jnp.asarray(atom.val, atom.aval.dtype)
+        return self.env[atom]
+
+    def step(self, index: int, eqn: Any) -> None:
+        """Run one equation and keep its results."""
+        with _compat.source_of(eqn):
+            out = self.results(index, eqn, [self.read(v) for v in eqn.invars])
+        self.env.update(zip(eqn.outvars, out, strict=True))
+
+    def results(self, index: int, eqn: Any, values: Sequence[Value]) -> list[Value]:
+        name = eqn.primitive.name
+        states = [self.state(v) for v in eqn.invars]
+        if not any(isinstance(self.state(v), Sum) for v in eqn.outvars):
+            if name == "broadcast_in_dim" and values[0].size == 1:
+                self.scalars[eqn.outvars[0]] = values[0].reshape(())
+            return _compat.bind(eqn, values)
+        if name in CONTROL:
+            return CONTROL[name](self, index, eqn, values)
+        if any(isinstance(s, PerUnit) and s.axes for s in states):
+            aggregate = AGGREGATORS.get(name, by_unit)
+            return [aggregate(eqn, values, states)]
+        values = [
+            one_unit(v, s) if isinstance(s, PerUnit) else v
+            for v, s in zip(values, states, strict=True)
+        ]
+        return self.linear(eqn, values)
+
+    def linear(self, eqn: Any, values: Sequence[Value]) -> list[Value]:
+        """An equation that is linear in the operands that are `Summed`."""
+        name = eqn.primitive.name
+        sums = [v for v in values if isinstance(v, Summed)]
+        if name in ISOMETRIES:
+            return [sums[0].mapped(Map(eqn))]
+        if name in ("add", "add_any"):  # what is no sum is zero
+            return [added(sums)]
+        if name == "sub":
+            minus = jnp.full((), -1, jnp.int8)
+            first, last = values
+            kept = [first] if isinstance(first, Summed) else []
+            return [added([*kept, last.scaled(minus)] if isinstance(last, Summed) else kept)]
+        if name in ("mul", "div"):
+            k = 1 if isinstance(values[0], Summed) else 0
+            factor = self.scalars.get(eqn.invars[k], values[k])
+            if factor.ndim == 0:
+                return [sums[0].scaled(factor if name == "mul" else 1 / factor)]
+        return self.by_rows(eqn, values)
+
+    def by_rows(self, eqn: Any, values: Sequence[Value]) -> list[Value]:
+        """The general way: the equation on the contributions of each unit."""
+        digits = next(v for v in values if isinstance(v, Summed)).digits
+        axes = [0 if isinstance(v, Summed) else None for v in values]
+        operands = [v.rows() if isinstance(v, Summed) else v for v in values]
+        out = jax.vmap(lambda *xs: _compat.bind(eqn, xs), in_axes=axes)(*operands)
+        return [Summed((Rows(x, (), digits),)) for x in out]
+
+
+def one_unit(x: Array, state: PerUnit) -> Summed:
+    """The value of the unit that a loop is at, as a sum of one contribution."""
+    return Summed((Rows(x[None], (), resolved(state.digits)),))
+
+
+def run_body(
+    closed: Any, labels: Labels, values: Sequence[Value]
+) -> tuple[list[Value], list[State]]:
+    """Run the body of a loop or branch: its results and their states."""
+    jaxpr, consts = _compat.open_jaxpr(closed)
+    scope = Evaluator(labels)
+    scope.env.update(zip(jaxpr.constvars, consts, strict=True))
+    scope.env.update(zip(jaxpr.invars, values, strict=True))
+    for i, eqn in enumerate(jaxpr.eqns):
+        scope.step(i, eqn)
+    outs = jaxpr.outvars
+    return [scope.read(v) for v in outs], [scope.state(v) for v in outs]
+
+
+CONTROL: dict[str, Callable[..., list[Value]]] = {}

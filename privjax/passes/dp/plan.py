@@ -1,0 +1,229 @@
+"""What a program releases about its units, and whether that is allowed.
+
+A sum over units is released where it meets a use that is not linear, or an output. Which
+value exactly is a choice: an optimiser uses g, 0.1 g and g^2, and all of them follow from
+g. So releases are hoisted through operations that only rename, scale or repeat what is
+released, and those that others determine are dropped.
+
+Outputs are of two kinds. The *protected* ones (new parameters, optimiser state) must be
+functions of protected sums, which are clipped jointly and noised. All others must follow
+from these too, or be independent of the private data: otherwise they are refused, or
+dropped.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+
+from privjax import _compat
+from privjax.errors import LeakError
+from privjax.passes.dp.evaluate import ISOMETRIES
+from privjax.passes.units import UnitAnalysis, analyse
+from privjax.passes.units.states import Mixed, PerUnit, Public, State, Sum, Zero
+
+# Linear equations of one sum through which a release is hoisted: their result follows
+# from their operand, and is no smaller.
+_HOIST = ISOMETRIES | {"broadcast_in_dim", "rev"}
+
+
+@dataclass(frozen=True)
+class Release:
+    """A sum over units that leaves, clipped and noised.
+
+    `line` is the user's line of the operation that computed it, `used` that of the first
+    use which made releasing it necessary.
+    """
+
+    var: Any
+    shape: tuple[int, ...]
+    dtype: Any
+    line: str
+    used: str
+
+    def __str__(self) -> str:
+        return f"{jnp.dtype(self.dtype).name}{list(self.shape)} from {self.line}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A program, what it releases, and which outputs survive."""
+
+    closed: Any
+    analysis: UnitAnalysis
+    releases: tuple[Release, ...]
+    dropped: tuple[int, ...]
+    declassified: tuple[str, ...]
+
+
+def make_plan(
+    closed: Any,
+    unit_axes: Sequence[int | None],
+    protected: Sequence[bool],
+    out_names: Sequence[str],
+    drop: bool = False,
+) -> Plan:
+    """Decide what `closed` (inlined, without dead code) releases.
+
+    Args:
+      closed: the program.
+      unit_axes: per input, the axis of units or None.
+      protected: per output, whether the sums it needs are to be clipped and noised.
+      out_names: per output, its name in messages.
+      drop: drop outputs that would leak instead of refusing the program.
+
+    Raises:
+      LeakError: something that depends on private data would leave in another way.
+    """
+    jaxpr, _ = _compat.open_jaxpr(closed)
+    defined = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
+    outs = [v for v, p in zip(jaxpr.outvars, protected, strict=True) if p]
+    needed = _needed(outs, defined)
+    wanted: dict[Any, str] = {}
+    while True:
+        found = analyse(closed, unit_axes, released=frozenset(wanted))
+        more = {}
+        for var, used in _demanded(found, outs, needed):
+            var = _hoisted(var, defined, found)
+            if var not in wanted:
+                more.setdefault(var, used)
+        if not more:
+            break
+        wanted |= more
+    wanted = {
+        v: used for v, used in wanted.items() if isinstance(found.natural[v], Sum)
+    }
+    final = analyse(closed, unit_axes, released=frozenset(wanted), strict=True)
+    if final.leaks:
+        raise LeakError(f"{final.leaks[0]}. Remove it, or declassify the value first.")
+    dropped = _judge(jaxpr, final, protected, out_names, drop)
+    releases = []
+    for var, used in wanted.items():
+        natural = final.natural[var]
+        line = _compat.user_line(defined[var].source_info)
+        aval = var.aval
+        if natural.level or not isinstance(natural, Sum):
+            raise LeakError(_second_round(natural))
+        if not jnp.issubdtype(aval.dtype, jnp.floating):
+            raise LeakError(
+                f"a sum of {aval.dtype} values over units ({line}) would be released; "
+                "noise is added to real floating-point sums only."
+            )
+        releases.append(Release(var, aval.shape, aval.dtype, line, used))
+    order = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.outvars}
+    releases.sort(key=lambda r: order[r.var])
+    return Plan(closed, final, tuple(releases), dropped, _declassified(jaxpr))
+
+
+def _needed(outs: Sequence[Any], defined: dict[Any, Any]) -> set[int]:
+    """The equations (by id) on which outputs depend."""
+    needed: set[int] = set()
+    stack = list(outs)
+    while stack:
+        var = stack.pop()
+        if isinstance(var, _compat.Literal):
+            continue
+        eqn = defined.get(var)
+        if eqn is not None and id(eqn) not in needed:
+            needed.add(id(eqn))
+            stack.extend(eqn.invars)
+    return needed
+
+
+def _demanded(
+    found: UnitAnalysis, outs: Sequence[Any], needed: set[int]
+) -> Iterator[tuple[Any, str]]:
+    for d in found.demands:
+        if id(d.eqn) in needed:
+            yield d.var, d.cause.line
+    for var in outs:
+        if isinstance(found.state(var), Sum):
+            yield var, "the function's result"
+
+
+def _hoisted(var: Any, defined: dict[Any, Any], found: UnitAnalysis) -> Any:
+    """The value from which `var` follows by renaming, scaling or repeating."""
+    while (eqn := defined.get(var)) is not None:
+        name = eqn.primitive.name
+        sums = [v for v in eqn.invars if isinstance(found.state(v), Sum)]
+        if len(sums) != 1:
+            return var
+        others = [v for v in eqn.invars if v is not sums[0]]
+        scaling = name in ("mul", "div") and _is_scalar(others[0], defined)
+        alone = name in ("add", "add_any") and isinstance(found.state(others[0]), Zero)
+        if name not in _HOIST and not scaling and not alone:
+            return var
+        var = sums[0]
+    return var
+
+
+def _is_scalar(atom: Any, defined: dict[Any, Any]) -> bool:
+    if atom.aval.shape == ():
+        return True
+    eqn = None if isinstance(atom, _compat.Literal) else defined.get(atom)
+    return (
+        eqn is not None
+        and eqn.primitive.name == "broadcast_in_dim"
+        and eqn.invars[0].aval.size == 1
+    )
+
+
+def _judge(
+    jaxpr: Any,
+    found: UnitAnalysis,
+    protected: Sequence[bool],
+    out_names: Sequence[str],
+    drop: bool,
+) -> tuple[int, ...]:
+    """Positions of the outputs to drop; raises if one must be refused."""
+    dropped = []
+    for i, var in enumerate(jaxpr.outvars):
+        state = found.state(var)
+        if isinstance(state, Public | Zero):
+            continue
+        if drop and not protected[i]:
+            dropped.append(i)
+            continue
+        raise LeakError(_refusal(jaxpr, var, state, out_names[i], protected[i]))
+    return tuple(dropped)
+
+
+def _refusal(jaxpr: Any, var: Any, state: State, name: str, protected: bool) -> str:
+    made = next((e for e in jaxpr.eqns if var in e.outvars), None)
+    line = _compat.user_line(made.source_info) if made is not None else ""
+    at = f" ({line})" if line else ""
+    if isinstance(state, Mixed):
+        what = f"{name}{at} depends on several units at once:\n  {state.cause}."
+    elif state.level:
+        what = f"{name}{at}: {_second_round(state)}"
+    elif isinstance(state, PerUnit):
+        what = f"{name}{at} has values of single units."
+    else:
+        what = f"{name}{at} is a sum over units without clipping or noise."
+    if protected:
+        return what + (
+            "\nDifferentially private training needs every unit's gradient to depend on "
+            "that unit alone."
+        )
+    return what + (
+        "\nReturn it no more, let outputs_unreleased='drop' replace it, or accept its "
+        "release with privjax.declassify(x, why=...) inside the function."
+    )
+
+
+def _second_round(state: State) -> str:
+    fed = getattr(state, "fed", None)
+    cause = f"\n  {fed}." if fed is not None else ""
+    return (
+        "a second release over the units would depend on the first one (as in batch "
+        f"normalisation); one round of releases per call is supported.{cause}"
+    )
+
+
+def _declassified(jaxpr: Any) -> tuple[str, ...]:
+    return tuple(
+        f"{eqn.params['why']} ({_compat.user_line(eqn.source_info)})"
+        for eqn in jaxpr.eqns
+        if eqn.primitive.name == "declassify"
+    )

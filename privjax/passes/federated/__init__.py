@@ -1,0 +1,24 @@
+"""The federated pass: only sums over clients leave them.
+
+`client.py` maps one client's program over clients, `round.py` verifies a program that is
+already written over the clients axis and finds where it sums over them.
+"""
+
+from privjax.passes.federated.client import (
+    ClientProgram,
+    choose_strategy,
+    client_program,
+    mean_over_clients,
+    output_name,
+)
+from privjax.passes.federated.round import RoundProgram, round_program
+
+__all__ = [
+    "ClientProgram",
+    "RoundProgram",
+    "choose_strategy",
+    "client_program",
+    "mean_over_clients",
+    "output_name",
+    "round_program",
+]

@@ -1,0 +1,212 @@
+"""One client's program, mapped over clients, and the sums that leave.
+
+The client's program is a `jit` of its own in the result, named `client_update`; nothing
+but its averaged outputs (through the `aggregate` marker) and outputs that provably do
+not depend on any client's data leave it. So the structure itself guarantees that only
+sums cross, and the check is the dependence analysis below.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import jaxpr_as_fun
+
+from privjax._typing import Array
+from privjax.core import markers
+from privjax.core.labels import Analysis, infer
+from privjax.core.trace import Traced
+from privjax.errors import InputError, LeakError
+from privjax.passes.units.rules import HOST
+
+# Below this many bytes in and out of all clients together, mapped clients stay in a CPU's
+# second-level cache and one wide step is cheaper than a loop of narrow ones.
+SMALL = 2**20
+
+
+class Dependence(Analysis):
+    """Label True: the value depends on some client's data."""
+
+    def constant(self, value: Any) -> bool:
+        return False
+
+    def transfer(self, eqn: Any, labels: Sequence[bool]) -> list[bool]:
+        if any(labels) and eqn.primitive.name in HOST:
+            raise LeakError(
+                f"`{eqn.primitive.name}`{self.where()} hands a value that depends on the "
+                "clients' data to the host. Remove it from the client's program."
+            )
+        return [any(labels)] * len(eqn.outvars)
+
+    def join(self, a: bool, b: bool) -> bool:
+        return a or b
+
+    def control(self, label: bool, outs: Sequence[bool]) -> list[bool]:
+        return [label or out for out in outs]
+
+
+@dataclass(frozen=True)
+class ClientProgram:
+    """One client's update: flat inputs (some the client's own), flat outputs.
+
+    Attributes:
+      closed: the jaxpr of one client.
+      own: per input, whether it belongs to the client (the others are public).
+      averaged: positions of the outputs that depend on the client's data.
+      common: positions of those that do not: equal for all clients.
+    """
+
+    closed: Any
+    own: tuple[bool, ...]
+    averaged: tuple[int, ...]
+    common: tuple[int, ...]
+
+    def update(self) -> Callable[..., list[Any]]:
+        """The program as a jitted function `client_update`, a call in every jaxpr."""
+        run = jaxpr_as_fun(self.closed)
+
+        def client_update(*values: Any) -> list[Any]:
+            return list(run(*values))
+
+        return jax.jit(client_update)
+
+
+def client_program(traced: Traced, own: Sequence[bool]) -> ClientProgram:
+    """Sort the outputs of a client's update.
+
+    Raises:
+      InputError: an output depends on the clients' data and has no mean of its own type.
+      LeakError: the update hands a client's data to the host.
+    """
+    labels, _ = infer(Dependence(), traced.closed, list(own))
+    averaged = tuple(k for k, label in enumerate(labels) if label)
+    common = tuple(k for k, label in enumerate(labels) if not label)
+    avals = traced.out_avals
+    for k in averaged:
+        if not jnp.issubdtype(avals[k].dtype, jnp.inexact):
+            raise InputError(
+                f"{traced.name}: output {output_name(traced.out_tree, k)} has dtype "
+                f"{avals[k].dtype} and depends on the clients' data, so the mean over "
+                f"clients is no {avals[k].dtype}. Return it as a float, or leave it out."
+            )
+    return ClientProgram(traced.closed, tuple(own), averaged, common)
+
+
+def output_name(out_tree: Any, k: int) -> str:
+    """How a person would write the k-th flat output: `['count']`, or `0` when alone."""
+    indexed = jax.tree.unflatten(out_tree, range(out_tree.num_leaves))
+    path = jax.tree_util.tree_flatten_with_path(indexed)[0][k][0]
+    return f"`{jax.tree_util.keystr(path)}`" if path else "(the only one)"
+
+
+def choose_strategy(program: ClientProgram, clients: int) -> str:
+    """ "vmap" on accelerators and where all clients together are small, else "scan"."""
+    if jax.default_backend() != "cpu":
+        return "vmap"
+    ins = [v for v, own in zip(program.closed.in_avals, program.own) if own]
+    total = clients * sum(map(_bytes, [*ins, *program.closed.out_avals]))
+    return "vmap" if total <= SMALL else "scan"
+
+
+def mean_over_clients(
+    program: ClientProgram,
+    values: Sequence[Any],
+    *,
+    clients: int,
+    method: Any,
+    strategy: str,
+    weights: Any = None,
+    key_words: Any = None,
+) -> tuple[list[Array], list[Array]]:
+    """The round: every client's update, then the (weighted) mean of what they return.
+
+    Args:
+      values: flat inputs; the clients' own ones have a leading axis of `clients`.
+      method: the aggregation method (see `privjax.federated.aggregation`).
+      strategy: "scan" or "vmap".
+      weights: None or nonnegative [clients].
+      key_words: uint32[8] where the method needs randomness.
+
+    Returns: the flat outputs, and the sums that left the clients.
+    """
+    update = program.update()
+    own = [v for v, mine in zip(values, program.own, strict=True) if mine]
+
+    def one(own: list[Any], weight: Any) -> tuple[list[Any], list[Any]]:
+        rest = iter(own)
+        flat = [next(rest) if mine else v for v, mine in zip(values, program.own)]
+        out = update(*flat)
+        parts = method.prepare([out[k] for k in program.averaged])
+        parts = [part.astype(_wide(part.dtype)) for part in parts]
+        if weight is not None:
+            parts = [part * weight.astype(part.dtype) for part in parts] + [weight]
+        return parts, [out[k] for k in program.common]
+
+    def total(parts: Sequence[Any]) -> list[Any]:
+        return markers.aggregate(parts, method, key_words) if parts else []
+
+    if strategy == "vmap":
+        parts, stacked = jax.vmap(one)(own, weights)
+        sums, common = total(parts), [c[0] for c in stacked]
+    else:
+        sums, common = _in_sequence(one, total, own, weights, method.streams)
+
+    avals = program.closed.out_avals
+    out: list[Any] = [None] * len(avals)
+    for k, c in zip(program.common, common, strict=True):
+        out[k] = c
+    weight_sum = clients if weights is None else sums.pop()
+    for k, s in zip(program.averaged, sums, strict=True):
+        out[k] = (s / jnp.asarray(weight_sum, s.dtype)).astype(avals[k].dtype)
+    return out, sums
+
+
+def _in_sequence(
+    one: Callable[..., Any],
+    total: Callable[..., Any],
+    own: list[Any],
+    weights: Any,
+    streams: bool,
+) -> tuple[list[Any], list[Any]]:
+    """One client after the other; memory does not grow with them if sums `streams`."""
+    slices = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (own, weights)
+    )
+    parts, common = jax.eval_shape(one, *slices)
+    keys = [jnp.issubdtype(c.dtype, jax.dtypes.extended) for c in common]
+    zeros = [
+        None if key else jnp.zeros(c.shape, c.dtype)
+        for c, key in zip(common, keys, strict=True)
+    ]
+
+    def body(carry: Any, client: Any) -> Any:
+        parts, common = one(*client)
+        numbers = [None if key else c for c, key in zip(common, keys, strict=True)]
+        typed = [c if key else None for c, key in zip(common, keys, strict=True)]
+        if not streams:
+            return ([], numbers), (parts, typed)
+        sums = total([p[None] for p in parts])
+        return ([a + s for a, s in zip(carry[0], sums, strict=True)], numbers), (
+            [],
+            typed,
+        )
+
+    start = [jnp.zeros(p.shape, p.dtype) for p in parts if streams], zeros
+    (sums, numbers), (stacked, typed) = lax.scan(body, start, (own, weights))
+    common = [t[0] if n is None else n for n, t in zip(numbers, typed, strict=True)]
+    return sums if streams else total(stacked), common
+
+
+def _wide(dtype: Any) -> Any:
+    """The type in which sums of a type are formed: at least float32."""
+    return (
+        jnp.promote_types(dtype, jnp.float32) if np.dtype(dtype).itemsize < 4 else dtype
+    )
+
+
+def _bytes(aval: Any) -> int:
+    return int(np.prod(aval.shape, dtype=np.int64)) * getattr(aval.dtype, "itemsize", 4)

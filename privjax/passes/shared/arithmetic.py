@@ -1,0 +1,209 @@
+"""Sums and products of secrets, and of a secret with a public value."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
+from privjax.protocols.tuples import MUL
+
+# Relative precision of a public constant: its mantissa has this many bits.
+_MANTISSA = 18
+
+
+def operands(cx: Any, *values: Any) -> list[Any]:
+    """Values broadcast to the shape of the current result (scalars may be literals)."""
+    shape = cx.eqn.outvars[0].aval.shape
+    return [broadcast(v, shape) for v in values]
+
+
+def broadcast(value: Any, shape: tuple[int, ...]) -> Any:
+    """A secret or public value of rank 0 spread to `shape`."""
+    if tuple(getattr(value, "shape", ())) == tuple(shape):
+        return value
+    if isinstance(value, SECRET):
+        return value.rearranged(lambda x: jnp.broadcast_to(x, shape))
+    if isinstance(value, jax.Array):
+        return jnp.broadcast_to(value, shape)
+    return np.broadcast_to(value, shape)  # a constant stays known
+
+
+def is_real(cx: Any) -> bool:
+    """Whether the current result is a real (else an integer)."""
+    return jnp.issubdtype(cx.eqn.outvars[0].aval.dtype, jnp.floating)
+
+
+def add(cx: Any, x: Any, y: Any) -> Any:
+    """x + y at the larger scale. Local."""
+    x, y = operands(cx, x, y)
+    if not is_real(cx):
+        return Integer(cx.p.add(cx.integer(x).share, cx.integer(y).share))
+    if not isinstance(x, SECRET):
+        x, y = y, x
+    x = cx.fixed(x)
+    if not isinstance(y, SECRET):
+        if _is_zero(y):
+            return x
+        scale = max(x.scale, cx.f)
+        share = cx.p.add_public(cx.scaled(x, scale), cx.encode(y, scale))
+        return Fixed.of(share, scale)
+    y = cx.fixed(y)
+    scale = max(x.scale, y.scale)
+    return Fixed.of(cx.p.add(cx.scaled(x, scale), cx.scaled(y, scale)), scale)
+
+
+def neg(cx: Any, x: Any) -> Any:
+    """-x. Local."""
+    return linear(cx, x, lambda share: cx.p.mul_public(share, -1))
+
+
+def sub(cx: Any, x: Any, y: Any) -> Any:
+    """x - y. Local."""
+    x, y = operands(cx, x, y)
+    return add(cx, x, neg(cx, y) if isinstance(y, SECRET) else -jnp.asarray(y))
+
+
+def linear(cx: Any, x: Any, fun: Callable[[Any], Any]) -> Any:
+    """A linear function of the share, at the value's own scale."""
+    if isinstance(x, Fixed):
+        return Fixed.of(fun(x.share), x.scale)
+    return Integer(fun(cx.integer(x).share))
+
+
+def mul(cx: Any, x: Any, y: Any, *, out_dtype: Any = None) -> Any:
+    """x * y: a product of factors, or a selection where one of them is a bit."""
+    x, y = operands(cx, x, y)
+    if not isinstance(x, SECRET):
+        x, y = y, x
+    if not isinstance(y, SECRET):
+        return mul_public(cx, x, y)
+    if not is_real(cx):
+        return Integer(cx.p.product(MUL, cx.integer(x).share, cx.integer(y).share))
+    x, y = cx.fixed(x), cx.fixed(y)
+    if x.bit is None:
+        x, y = y, x
+    if x.bit is not None:
+        return Fixed.of(cx.p.bit_times(x.bit.bit, y.share), y.scale)
+    if x is y:
+        x = cx.factor(x)
+        return Fixed.of(cx.p.square(x.share), 2 * x.scale)
+    x, y = factors(cx, x, y)
+    return Fixed.of(cx.p.product(MUL, x.share, y.share), x.scale + y.scale)
+
+
+def factors(cx: Any, x: Fixed, y: Fixed) -> tuple[Fixed, Fixed]:
+    """Two reals at scales that add up to at most 2f."""
+    if x.scale + y.scale <= 2 * cx.f:
+        return x, y
+    return cx.factor(x), cx.factor(y)
+
+
+def mul_public(cx: Any, x: Any, c: Any) -> Any:
+    """x * c for a public c.
+
+    Integers and powers of two cost nothing. A constant known now gets as many bits as it
+    needs for a relative precision of 2^-18; any other is encoded with f bits. A value
+    with more than f bits behind the point is multiplied in two parts, high and low, so
+    that it keeps them: c * x = c * high + c * low.
+    """
+    if not is_real(cx):
+        return Integer(cx.p.mul_public(cx.integer(x).share, cx.encode_integer(c)))
+    x = cx.fixed(x)
+    bits = _constant_bits(c)
+    if bits is None:
+        bits = cx.f
+    if x.bit is not None:  # c * bit: one local product
+        encoded = cx.encode(c, cx.f)
+        return Fixed.of(cx.p.mul_public(x.share, encoded), cx.f)
+    if bits == 0:
+        return Fixed.of(cx.p.mul_public(x.share, _ring(cx, c, 0)), x.scale)
+    power = _power_of_two(c)
+    if power is not None and x.scale + power <= 2 * cx.f:
+        return Fixed.of(_signed(cx, x.share, c), x.scale + power)
+    if x.scale <= cx.f:
+        return _scaled_product(cx, x.share, x.scale, c, bits)
+    high = cx.factor(x)
+    low = cx.p.add(x.share, cx.p.mul_public(high.share, -(1 << (x.scale - high.scale))))
+    first = _scaled_product(cx, high.share, high.scale, c, bits)
+    second = cx.p.truncate(cx.p.mul_public(low, _ring(cx, c, bits)), bits)
+    scale = 2 * cx.f
+    return Fixed.of(
+        cx.p.add(
+            cx.scaled(first, scale),
+            cx.scaled(Fixed.of(second, x.scale), scale),
+        ),
+        scale,
+    )
+
+
+def _scaled_product(cx: Any, share: Any, scale: int, c: Any, bits: int) -> Fixed:
+    """share * c, brought down to scale 2f where c has more than f bits."""
+    out = Fixed.of(cx.p.mul_public(share, _ring(cx, c, bits)), scale + bits)
+    return cx.factor(out, 2 * cx.f)
+
+
+def _ring(cx: Any, c: Any, bits: int) -> Any:
+    """A public real as ring elements with `bits` fractional bits (no saturation)."""
+    return cx.fp.encode(jnp.asarray(c), bits)
+
+
+def _constant_bits(c: Any) -> int | None:
+    """Fractional bits that a constant needs; None when it is only known at run time."""
+    if not isinstance(c, (np.ndarray, np.generic, float, int)):
+        return None
+    a = np.abs(np.asarray(c, np.float64))
+    if a.size == 0 or not np.all(np.isfinite(a)) or np.all(a == np.round(a)):
+        return 0 if a.size == 0 or np.all(np.isfinite(a)) else None
+    largest = float(a.max())
+    return max(1, _MANTISSA - math.floor(math.log2(largest)) - 1)
+
+
+def _power_of_two(c: Any) -> int | None:
+    """p when the constant c is +-2^-p for one p > 0."""
+    if not isinstance(c, (np.ndarray, np.generic, float, int)):
+        return None
+    a = np.abs(np.asarray(c, np.float64)).ravel()
+    if a.size == 0 or np.any(a != a[0]) or not 0 < a[0] < 1:
+        return None
+    power = -math.log2(a[0])
+    return int(power) if power == int(power) else None
+
+
+def _signed(cx: Any, share: Any, c: Any) -> Any:
+    return share if np.all(np.asarray(c) > 0) else cx.p.mul_public(
+        share, jnp.sign(jnp.asarray(c)).astype(cx.fp.signed).astype(cx.fp.dtype)
+    )
+
+
+def _is_zero(y: Any) -> bool:
+    return isinstance(y, (np.ndarray, np.generic)) and not np.any(y)
+
+
+def reduce_sum(cx: Any, x: Any, *, axes: Any, out_sharding: Any) -> Any:
+    """Local."""
+    x = cx.integer(x) if isinstance(x, Boolean) else x
+    share_sum = lambda v: jnp.sum(v, axes, dtype=v.dtype)  # noqa: E731
+    return linear(cx, x, lambda s: type(s)(share_sum(s.value)))
+
+
+def cumsum(cx: Any, x: Any, *, axis: int, reverse: bool) -> Any:
+    """Local."""
+    return linear(
+        cx, x, lambda s: type(s)(lax.cumsum(s.value, axis=axis, reverse=reverse))
+    )
+
+
+RULES = {
+    "add": add,
+    "add_any": add,
+    "sub": sub,
+    "neg": neg,
+    "mul": mul,
+    "reduce_sum": reduce_sum,
+    "cumsum": cumsum,
+}

@@ -1,0 +1,186 @@
+"""Comparisons, gates on secret booleans, and selection."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from privjax.passes.shared.arithmetic import operands, sub
+from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
+
+
+def _difference(cx: Any, x: Any, y: Any) -> Any:
+    """x - y as one share; its sign is that of the comparison while it fits the ring."""
+    x, y = operands(cx, x, y)
+    real = any(isinstance(v, Fixed) for v in (x, y))
+    if not real:
+        x, y = cx.integer(x), cx.integer(y)
+        return cx.p.add(x.share, cx.p.mul_public(y.share, -1))
+    if not isinstance(x, SECRET):
+        return cx.p.mul_public(_difference(cx, y, x), -1)
+    x = cx.fixed(x)
+    if isinstance(y, SECRET):
+        y = cx.fixed(y)
+        scale = max(x.scale, y.scale)
+        minus = cx.p.mul_public(cx.scaled(y, scale), -1)
+        return cx.p.add(cx.scaled(x, scale), minus)
+    if isinstance(y, np.ndarray) and not y.any():
+        return x.share
+    scale = max(x.scale, cx.f)
+    return cx.p.add_public(cx.scaled(x, scale), -cx.encode(y, scale))
+
+
+def lt(cx: Any, x: Any, y: Any) -> Boolean:
+    """x < y, the sign of x - y; 1 + log2(k) rounds."""
+    return Boolean(cx.p.msb(_difference(cx, x, y)))
+
+
+def gt(cx: Any, x: Any, y: Any) -> Boolean:
+    """x > y: y < x."""
+    return lt(cx, y, x)
+
+
+def ge(cx: Any, x: Any, y: Any) -> Boolean:
+    """x >= y: not x < y."""
+    return not_(cx, lt(cx, x, y))
+
+
+def le(cx: Any, x: Any, y: Any) -> Boolean:
+    """x <= y: not y < x."""
+    return not_(cx, lt(cx, y, x))
+
+
+def eq(cx: Any, x: Any, y: Any) -> Boolean:
+    """x = y as ring elements (booleans: not x XOR y); 1 + log2(k) rounds."""
+    if isinstance(x, Boolean) or isinstance(y, Boolean):
+        return not_(cx, xor(cx, x, y))
+    return Boolean(cx.p.is_zero(_difference(cx, x, y)))
+
+
+def ne(cx: Any, x: Any, y: Any) -> Boolean:
+    """not x = y."""
+    return not_(cx, eq(cx, x, y))
+
+
+def not_(cx: Any, x: Any) -> Boolean:
+    """Local."""
+    _only_booleans(cx)
+    return Boolean(cx.p.xor_public(cx.boolean(x).bit, np.uint8(1)))
+
+
+def xor(cx: Any, x: Any, y: Any) -> Boolean:
+    """Local."""
+    _only_booleans(cx)
+    x, y = operands(cx, x, y)
+    if not isinstance(x, SECRET):
+        x, y = y, x
+    if not isinstance(y, SECRET):
+        return Boolean(cx.p.xor_public(x.bit, jnp.asarray(y).astype(np.uint8)))
+    return Boolean(cx.p.xor(x.bit, y.bit))
+
+
+def and_(cx: Any, x: Any, y: Any) -> Boolean:
+    """One round; local with a public operand."""
+    _only_booleans(cx)
+    x, y = operands(cx, x, y)
+    if not isinstance(x, SECRET):
+        x, y = y, x
+    if not isinstance(y, SECRET):
+        return Boolean(cx.p.and_public(x.bit, jnp.asarray(y).astype(np.uint8)))
+    return Boolean(cx.p.and_(x.bit, y.bit))
+
+
+def or_(cx: Any, x: Any, y: Any) -> Boolean:
+    """not (not x and not y)."""
+    return not_(cx, and_(cx, _negated(cx, x), _negated(cx, y)))
+
+
+def _negated(cx: Any, x: Any) -> Any:
+    return not_(cx, x) if isinstance(x, SECRET) else jnp.logical_not(x)
+
+
+def _only_booleans(cx: Any) -> None:
+    comparison = cx.eqn.outvars[0].aval.dtype == bool
+    if not comparison:
+        cx.default([])
+
+
+def select_n(cx: Any, which: Any, *cases: Any) -> Any:
+    """Public predicate: local. Secret: case_0 + b (case_1 - case_0), one round."""
+    cases = tuple(operands(cx, *cases))
+    if not isinstance(which, SECRET):
+        return _select_public(cx, which, cases)
+    if len(cases) != 2 or not isinstance(which, Boolean):
+        cx.default([which, *cases])
+    (which,) = operands(cx, which)
+    dtype = cx.eqn.outvars[0].aval.dtype
+    if dtype == bool:
+        return xor(cx, cases[0], and_(cx, which, xor(cx, *_secret_first(cx, cases))))
+    if jnp.issubdtype(dtype, jnp.floating):
+        scale = max([cx.f] + [c.scale for c in cases if isinstance(c, Fixed)])
+        shares = [cx.scaled(cx.fixed(c, scale), scale) for c in cases]
+        chosen = _choose(cx, which, cases, shares)
+        return Fixed.of(chosen, scale)
+    return Integer(_choose(cx, which, cases, [cx.integer(c).share for c in cases]))
+
+
+def _choose(cx: Any, which: Boolean, cases: Any, shares: Any) -> Any:
+    zero = [isinstance(c, np.ndarray) and not c.any() for c in cases]
+    if zero[0]:
+        return cx.p.bit_times(which.bit, shares[1])
+    if zero[1]:  # b ? 0 : x = (not b) x
+        return cx.p.bit_times(not_bit(cx, which), shares[0])
+    minus = cx.p.mul_public(shares[0], -1)
+    return cx.p.add(shares[0], cx.p.bit_times(which.bit, cx.p.add(shares[1], minus)))
+
+
+def not_bit(cx: Any, b: Boolean) -> Any:
+    """not b, made once per bit so that its mask serves every selection by it."""
+    if "not" not in b.bit.memo:
+        b.bit.memo["not"] = cx.p.xor_public(b.bit, np.uint8(1))
+    return b.bit.memo["not"]
+
+
+def _secret_first(cx: Any, cases: Any) -> Any:
+    return [cx.boolean(c) for c in cases]
+
+
+def _select_public(cx: Any, which: Any, cases: Any) -> Any:
+    dtype = cx.eqn.outvars[0].aval.dtype
+    if dtype == bool:
+        values = [cx.boolean(c) for c in cases]
+        return Boolean(
+            _map2(lambda *v: _pick(which, v), [v.bit for v in values])
+        )
+    if jnp.issubdtype(dtype, jnp.floating):
+        scale = max([cx.f] + [c.scale for c in cases if isinstance(c, Fixed)])
+        shares = [cx.scaled(cx.fixed(c, scale), scale) for c in cases]
+        return Fixed.of(_map2(lambda *v: _pick(which, v), shares), scale)
+    shares = [cx.integer(c).share for c in cases]
+    return Integer(_map2(lambda *v: _pick(which, v), shares))
+
+
+def _pick(which: Any, values: Any) -> Any:
+    if len(values) == 2:
+        return jnp.where(jnp.asarray(which).astype(bool), values[1], values[0])
+    return jnp.choose(which, values, mode="clip")
+
+
+def _map2(fun: Any, shares: Any) -> Any:
+    """A structural function of several shares, component by component."""
+    return type(shares[0])(fun(*(s.value for s in shares)))
+
+
+RULES = {
+    "lt": lt,
+    "gt": gt,
+    "ge": ge,
+    "le": le,
+    "eq": eq,
+    "ne": ne,
+    "not": not_,
+    "and": and_,
+    "or": or_,
+    "xor": xor,
+    "select_n": select_n,
+}

@@ -1,0 +1,73 @@
+"""Matrix products and convolutions: one Beaver triple of the whole shape."""
+
+from typing import Any
+
+from privjax.passes.shared.arithmetic import factors
+from privjax.passes.shared.values import SECRET, Fixed, Integer
+from privjax.protocols.tuples import Bilinear
+
+
+def _bilinear(cx: Any, op: Bilinear, x: Any, y: Any) -> Any:
+    """Two secrets: a product; one public operand: local, encoded with f bits."""
+    if not any(isinstance(v, Fixed) for v in (x, y)):
+        integers = [v for v in (x, y) if isinstance(v, SECRET)]
+        if len(integers) == 2:
+            shares = [cx.integer(v).share for v in (x, y)]
+            return Integer(cx.p.product(op, *shares))
+    if isinstance(x, SECRET) and isinstance(y, SECRET):
+        a, b = factors(cx, cx.fixed(x), cx.fixed(y))
+        return Fixed.of(cx.p.product(op, a.share, b.share), a.scale + b.scale)
+    secret = cx.factor(cx.fixed(x if isinstance(x, SECRET) else y))
+    share = secret.share
+    if isinstance(x, SECRET):
+        out = type(share)(op(share.value, cx.encode(y, cx.f)))
+    else:
+        out = type(share)(op(cx.encode(x, cx.f), share.value))
+    return Fixed.of(out, secret.scale + cx.f)
+
+
+def dot_general(
+    cx: Any,
+    x: Any,
+    y: Any,
+    *,
+    dimension_numbers: Any,
+    precision: Any,
+    preferred_element_type: Any,
+    out_sharding: Any,
+) -> Any:
+    """x . y; one round, none if both masks are open."""
+    op = Bilinear("dot_general", (("dimension_numbers", dimension_numbers),))
+    return _bilinear(cx, op, x, y)
+
+
+def conv_general_dilated(
+    cx: Any,
+    x: Any,
+    y: Any,
+    *,
+    window_strides: Any,
+    padding: Any,
+    lhs_dilation: Any,
+    rhs_dilation: Any,
+    dimension_numbers: Any,
+    feature_group_count: int,
+    batch_group_count: int,
+    precision: Any,
+    preferred_element_type: Any,
+    out_sharding: Any = None,
+) -> Any:
+    """Convolution; one round, none if both masks are open."""
+    options = (
+        ("window_strides", tuple(window_strides)),
+        ("padding", tuple(map(tuple, padding))),
+        ("lhs_dilation", tuple(lhs_dilation)),
+        ("rhs_dilation", tuple(rhs_dilation)),
+        ("dimension_numbers", dimension_numbers),
+        ("feature_group_count", feature_group_count),
+        ("batch_group_count", batch_group_count),
+    )
+    return _bilinear(cx, Bilinear("conv_general_dilated", options), x, y)
+
+
+RULES = {"dot_general": dot_general, "conv_general_dilated": conv_general_dilated}

@@ -1,0 +1,193 @@
+"""The pass itself: its answers about secret values, and the table of rules."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privjax.core import control
+from privjax.core.interpret import Interpreter, sub_jaxprs
+from privjax.errors import LeakError, TraceError, UnsupportedError
+from privjax.passes.shared import (
+    arithmetic,
+    branching,
+    comparison,
+    contraction,
+    marked,
+    nonlinear,
+    structural,
+)
+from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
+from privjax.protocols.fixedpoint import FixedPoint
+from privjax.protocols.interface import Protocol
+from privjax.protocols.shares import Bit
+
+# Primitives that hand values to the host or to code that nobody can look into.
+HOST = frozenset(
+    {
+        "debug_callback",
+        "debug_print",
+        "pure_callback",
+        "io_callback",
+        "buffer_callback",
+        "ffi_call",
+        "call_exported",
+        "inspect_sharding",
+    }
+)
+
+
+class Shared(Interpreter):
+    """Rewrite a program on secrets into what one party of `protocol` does."""
+
+    rules = {
+        **control.RULES,
+        **branching.RULES,
+        **arithmetic.RULES,
+        **comparison.RULES,
+        **contraction.RULES,
+        **nonlinear.RULES,
+        **structural.RULES,
+        **marked.RULES,
+    }
+
+    def __init__(self, protocol: Protocol, fixed_point: FixedPoint) -> None:
+        self.p, self.fp = protocol, fixed_point
+
+    @property
+    def f(self) -> int:
+        return self.fp.fractional_bits
+
+    # -- kinds -------------------------------------------------------------------------
+
+    def join(self, a: Any, b: Any) -> Any:
+        if isinstance(a, Fixed) and isinstance(b, Fixed):
+            most = a if a.scale >= b.scale else b
+            return Fixed.of(most.share, most.scale)
+        secrets = [v for v in (a, b) if isinstance(v, SECRET)]
+        if len({type(v) for v in secrets}) == 1:
+            return secrets[0]
+        return super().join(a, b)
+
+    def coerce(self, value: Any, like: Any) -> Any:
+        if isinstance(like, Fixed):
+            value = self.fixed(value, like.scale)
+            return Fixed.of(self.scaled(value, like.scale), like.scale)
+        if isinstance(like, Integer):
+            return self.integer(value)
+        if isinstance(like, Boolean):
+            return self.boolean(value)
+        return value
+
+    def input(self, clear: Any, owner: int) -> Any:
+        """A secret of the kind of a clear array that `owner` holds."""
+        clear = jnp.asarray(clear)
+        if clear.dtype == bool:
+            share = self.p.share_input(clear.astype(self.fp.dtype), owner)
+            return Boolean(Bit(share.value.astype(np.uint8) & np.uint8(1)))
+        if jnp.issubdtype(clear.dtype, jnp.integer):
+            return Integer(self.p.share_input(self.encode_integer(clear), owner))
+        if not jnp.issubdtype(clear.dtype, jnp.floating):
+            raise UnsupportedError(f"secrets of dtype {clear.dtype} have no encoding.")
+
+        def at(scale: int) -> Any:
+            return lambda: self.p.share_input(self.fp.encode(clear, scale), owner)
+
+        return Fixed(clear.shape, 2 * self.f, {s: at(s) for s in (self.f, 2 * self.f)})
+
+    def fixed(self, value: Any, scale: int | None = None) -> Fixed:
+        """A real secret from a secret of any kind or a public array."""
+        if isinstance(value, Fixed):
+            return value
+        if isinstance(value, Integer):
+            return Fixed.of(value.share, 0)
+        if isinstance(value, Boolean):
+            to_arith = self.p.to_arith
+            out = Fixed(value.shape, 0, {0: lambda: to_arith(value.bit, self.fp.dtype)})
+            out.bit = value
+            return out
+        scale = self.f if scale is None else scale
+        return Fixed.of(self.p.public(self.encode(value, scale)), scale)
+
+    def integer(self, value: Any) -> Integer:
+        if isinstance(value, Integer):
+            return value
+        if isinstance(value, Boolean):
+            out = Integer(self.p.to_arith(value.bit, self.fp.dtype))
+            out.bit = value
+            return out
+        return Integer(self.p.public(self.encode_integer(value)))
+
+    def boolean(self, value: Any) -> Boolean:
+        if isinstance(value, Boolean):
+            return value
+        from_public = jnp.asarray(value).astype(np.uint8)
+        zero = Bit(jnp.zeros(from_public.shape, np.uint8))
+        return Boolean(self.p.xor_public(zero, from_public))
+
+    # -- scales ------------------------------------------------------------------------
+
+    def encode(self, value: Any, scale: int) -> Any:
+        """Public reals as ring elements; what does not fit saturates (-inf in a mask)."""
+        real = jnp.asarray(value).astype(self.fp.real)
+        bound = self.fp.max_value * (1 - 2.0**-20)
+        return self.fp.encode(jnp.clip(jnp.nan_to_num(real), -bound, bound), scale)
+
+    def encode_integer(self, value: Any) -> Any:
+        value = jnp.asarray(value)
+        signed = jnp.issubdtype(value.dtype, jnp.signedinteger)
+        return value.astype(self.fp.signed if signed else self.fp.dtype).astype(
+            self.fp.dtype
+        )
+
+    def factor(self, x: Fixed, limit: int | None = None) -> Fixed:
+        """`x` at a scale of at most f (or `limit`): fit to be multiplied."""
+        limit = self.f if limit is None else limit
+        if x.scale <= limit:
+            return x
+        return Fixed(x.shape, limit, {limit: lambda: self.scaled(x, limit)})
+
+    def scaled(self, x: Fixed, scale: int) -> Any:
+        """The share of `x` at exactly `scale`: kept, shifted up, or truncated."""
+        if scale not in x.at:
+            if scale > x.scale:
+                x.at[scale] = self.p.mul_public(x.share, 1 << (scale - x.scale))
+            else:
+                x.at[scale] = self.p.truncate(x.share, x.scale - scale)
+        return x.get(scale)
+
+    def plain(self, values: Sequence[Any]) -> list[Any]:
+        """Public equations run as they are; small constants are folded, so that rules
+        see the value of `1 / batch` and not only that it is public."""
+        constants = all(isinstance(v, (np.ndarray, np.generic)) for v in values)
+        small = all(v.aval.size <= 4096 for v in self.eqn.outvars)
+        if not (values and constants and small) or any(sub_jaxprs(self.eqn)):
+            return super().plain(values)
+        with jax.ensure_compile_time_eval():
+            return [np.asarray(v) for v in super().plain(values)]
+
+    # -- without a rule ------------------------------------------------------------------
+
+    def default(self, values: Sequence[Any]) -> list[Any]:
+        name = self.eqn.primitive.name
+        if name in HOST:
+            raise TraceError(
+                f"`{name}`{self.where()} would hand a secret to the host. Remove it, or "
+                "reveal the value first with privjax.reveal."
+            )
+        raise UnsupportedError(
+            f"`{name}` on a secret{self.where()} has no rule for secret sharing. "
+            "Reveal its operand with privjax.reveal if it may be seen, compute it "
+            "outside of the function, or write it with operations that have rules."
+        )
+
+    def predicate(self, value: Any) -> Any:
+        if isinstance(value, SECRET):
+            raise LeakError(
+                f"a loop depends on a secret predicate{self.where()}: its trip count "
+                "would reveal the secret. Use a fixed number of steps and jnp.where, or "
+                "reveal the predicate with privjax.reveal."
+            )
+        return value

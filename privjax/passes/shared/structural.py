@@ -1,0 +1,239 @@
+"""Operations that move entries about: applied to shares as they are.
+
+`MOVES` change the order or repeat entries, so that an opened mask stays useful; `PICKS`
+take some entries; `JOINS` need all operands at one scale. Public indices only.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from privjax.errors import UnsupportedError
+from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
+
+MOVES = ("broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "rev")
+PICKS = ("slice", "copy", "copy_p", "reduce_precision", "optimization_barrier")
+SAME = ("stop_gradient", "name", "sharding_constraint")
+
+
+def _bound(cx: Any) -> Callable[..., Any]:
+    """The current primitive as a function on arrays of any dtype."""
+    primitive = cx.eqn.primitive
+    params = primitive.get_bind_params(cx.eqn.params)
+    return lambda *xs: primitive.bind(*xs, **params)
+
+
+def move(cx: Any, x: Any, **_: Any) -> Any:
+    """A transpose, reshape or broadcast."""
+    return x.rearranged(_bound(cx))
+
+
+def same(cx: Any, x: Any, **_: Any) -> Any:
+    """The identity on secrets."""
+    return x
+
+
+def pick(cx: Any, x: Any, **_: Any) -> Any:
+    """Some of the entries."""
+    return picked(x, _bound(cx))
+
+
+def picked(x: Any, fun: Callable[[Any], Any]) -> Any:
+    """A structural function of one secret, at every scale at which it is known."""
+    if isinstance(x, Fixed):
+        at: dict[int, Any] = {
+            s: (lambda s=s: _on(x.get(s), fun)) for s in x.at
+        }
+        value = _on(x.share, fun)
+        return Fixed(value.shape, x.scale, at | {x.scale: value})
+    if isinstance(x, Integer):
+        return Integer(_on(x.share, fun))
+    return Boolean(_on(x.bit, fun))
+
+
+def _on(share: Any, fun: Callable[[Any], Any]) -> Any:
+    return type(share)(fun(share.value))
+
+
+def joined(cx: Any, values: Any, fun: Callable[..., Any]) -> Any:
+    """A structural function of several values, all brought to one kind and scale."""
+    if any(isinstance(v, Fixed) for v in values):
+        scale = max(v.scale for v in values if isinstance(v, Fixed))
+        scale = max(scale, cx.f)
+        shares = [cx.scaled(cx.fixed(v, scale), scale).value for v in values]
+        kind = type(next(v for v in values if isinstance(v, Fixed)).share)
+        return Fixed.of(kind(fun(*shares)), scale)
+    if any(isinstance(v, Integer) for v in values):
+        shares = [cx.integer(v).share for v in values]
+        return Integer(type(shares[0])(fun(*(s.value for s in shares))))
+    bits = [cx.boolean(v).bit for v in values]
+    return Boolean(type(bits[0])(fun(*(b.value for b in bits))))
+
+
+def concatenate(cx: Any, *values: Any, dimension: int) -> Any:
+    """Operands of any kind."""
+    return joined(cx, values, lambda *xs: lax.concatenate(xs, dimension))
+
+
+def pad(cx: Any, x: Any, value: Any, *, padding_config: Any) -> Any:
+    """Public or secret padding value."""
+    return joined(cx, (x, value), lambda a, v: lax.pad(a, v, padding_config))
+
+
+def split(cx: Any, x: Any, *, sizes: Any, axis: int) -> Any:
+    """Pieces along an axis."""
+    starts = np.cumsum([0, *sizes])
+    return [
+        picked(x, lambda v, a=a, n=n: lax.slice_in_dim(v, a, a + n, axis=axis))
+        for a, n in zip(starts, sizes, strict=False)
+    ]
+
+
+def _public(cx: Any, *indices: Any) -> None:
+    if any(isinstance(i, SECRET) for i in indices):
+        raise UnsupportedError(
+            f"`{cx.eqn.primitive.name}`{cx.where()} has a secret index. Use a one-hot "
+            "product (jax.nn.one_hot(i, n) @ table), or make the index public with "
+            "public= or privjax.reveal."
+        )
+
+
+def dynamic_slice(cx: Any, x: Any, *starts: Any, slice_sizes: Any) -> Any:
+    """Public start indices."""
+    _public(cx, *starts)
+    return picked(x, lambda v: lax.dynamic_slice(v, starts, slice_sizes))
+
+
+def dynamic_update_slice(cx: Any, x: Any, update: Any, *starts: Any) -> Any:
+    """Public start indices."""
+    _public(cx, *starts)
+    return joined(
+        cx, (x, update), lambda v, u: lax.dynamic_update_slice(v, u, starts)
+    )
+
+
+def gather(
+    cx: Any,
+    x: Any,
+    indices: Any,
+    *,
+    dimension_numbers: Any,
+    slice_sizes: Any,
+    unique_indices: bool,
+    indices_are_sorted: bool,
+    mode: Any,
+    fill_value: Any,
+) -> Any:
+    """Public indices; entries out of bounds are 0 where JAX would fill with NaN."""
+    _public(cx, indices)
+    return picked(
+        x,
+        lambda v: lax.gather(
+            v,
+            indices,
+            dimension_numbers,
+            slice_sizes,
+            unique_indices=unique_indices,
+            indices_are_sorted=indices_are_sorted,
+            mode=mode,
+            fill_value=0,
+        ),
+    )
+
+
+def _scatter(how: Callable[..., Any]) -> Callable[..., Any]:
+    def rule(
+        cx: Any,
+        x: Any,
+        indices: Any,
+        updates: Any,
+        *,
+        dimension_numbers: Any,
+        indices_are_sorted: bool,
+        unique_indices: bool,
+        mode: Any,
+        update_jaxpr: Any,
+        update_consts: Any,
+    ) -> Any:
+        """Public indices."""
+        _public(cx, indices)
+        return joined(
+            cx,
+            (x, updates),
+            lambda v, u: how(
+                v,
+                indices,
+                u,
+                dimension_numbers,
+                indices_are_sorted=indices_are_sorted,
+                unique_indices=unique_indices,
+                mode=mode,
+            ),
+        )
+
+    return rule
+
+
+def convert_element_type(
+    cx: Any, x: Any, *, new_dtype: Any, weak_type: bool, sharding: Any
+) -> Any:
+    """Between the kinds; a real becomes an integer or boolean by revealing only."""
+    if jnp.issubdtype(new_dtype, jnp.floating):
+        return cx.fixed(x)
+    if new_dtype == bool:
+        if isinstance(x, Boolean):
+            return x
+        cx.default([x])
+    if isinstance(x, Fixed):
+        raise UnsupportedError(
+            f"a secret real is converted to {np.dtype(new_dtype)}{cx.where()}; rounding "
+            "a secret has no rule. Compare it instead, or reveal it."
+        )
+    return cx.integer(x)
+
+
+def reduce_window_sum(
+    cx: Any,
+    x: Any,
+    *,
+    window_dimensions: Any,
+    window_strides: Any,
+    padding: Any,
+    base_dilation: Any,
+    window_dilation: Any,
+) -> Any:
+    """Sums over windows. Local."""
+    x = cx.integer(x) if isinstance(x, Boolean) else x
+    return picked(
+        x,
+        lambda v: lax.reduce_window(
+            v,
+            np.zeros((), v.dtype),
+            lax.add,
+            window_dimensions,
+            window_strides,
+            padding,
+            base_dilation,
+            window_dilation,
+        ),
+    )
+
+
+RULES = {
+    **dict.fromkeys(MOVES, move),
+    **dict.fromkeys(PICKS, pick),
+    **dict.fromkeys(SAME, same),
+    "concatenate": concatenate,
+    "pad": pad,
+    "split": split,
+    "dynamic_slice": dynamic_slice,
+    "dynamic_update_slice": dynamic_update_slice,
+    "gather": gather,
+    "scatter-add": _scatter(lax.scatter_add),
+    "scatter": _scatter(lax.scatter),
+    "convert_element_type": convert_element_type,
+    "reduce_window_sum": reduce_window_sum,
+}

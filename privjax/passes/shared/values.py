@@ -1,0 +1,116 @@
+"""The kinds of secret values inside a party program.
+
+A `Fixed` is a real number: a ring element that stands for value * 2^scale. Factors of
+products have scale f (the fixed point's fractional bits) or less; a product of two has up
+to 2f and stays so until something needs a factor again. Truncation is therefore lazy:
+sums are truncated once, and outputs and parameters keep 2f bits behind the point.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from privjax.protocols.shares import Arith, Bit
+
+Thunk = Callable[[], Arith]
+
+
+@jax.tree_util.register_pytree_node_class
+class Fixed:
+    """A secret real array.
+
+    `at` gives shares of the same value by scale, made on demand and then kept: an input
+    is shared by its owner at the scales at which it is used, a truncation is done once.
+    Where a value crosses into a loop or a branch all of them go along; dead code
+    elimination drops those that nobody uses.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], scale: int, at: dict[int, Thunk | Arith]
+    ) -> None:
+        self.shape, self.scale, self.at = tuple(shape), scale, at
+        self.bit: Boolean | None = None  # set where the value came from a boolean
+
+    @classmethod
+    def of(cls, share: Arith, scale: int) -> "Fixed":
+        return cls(share.shape, scale, {scale: share})
+
+    @property
+    def share(self) -> Arith:
+        return self.get(self.scale)
+
+    def get(self, scale: int) -> Arith:
+        """The share at one of the scales in `at`."""
+        share = self.at[scale]
+        if callable(share):
+            share = self.at[scale] = share()
+        return share
+
+    def rearranged(self, fun: Callable[[Any], Any]) -> "Fixed":
+        """A transpose, reshape or broadcast."""
+        shape = jax.eval_shape(fun, jax.ShapeDtypeStruct(self.shape, jnp.int32)).shape
+        at: dict[int, Any] = {
+            s: (lambda s=s: self.get(s).rearranged(fun)) for s in self.at
+        }
+        return Fixed(shape, self.scale, at)
+
+    def tree_flatten(self) -> Any:
+        scales = (self.scale, *sorted(set(self.at) - {self.scale}))
+        return tuple(self.get(s) for s in scales), scales
+
+    @classmethod
+    def tree_unflatten(cls, scales: Any, children: Any) -> "Fixed":
+        out = cls((), scales[0], dict(zip(scales, children, strict=True)))
+        value = getattr(children[0], "value", None)
+        out.shape = tuple(getattr(value, "shape", ()))
+        return out
+
+
+@jax.tree_util.register_pytree_node_class
+class Integer:
+    """A secret integer array, as ring elements in two's complement."""
+
+    def __init__(self, share: Arith) -> None:
+        self.share = share
+        self.bit: Boolean | None = None  # set where the value came from a boolean
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.share.shape
+
+    def rearranged(self, fun: Callable[[Any], Any]) -> "Integer":
+        return Integer(self.share.rearranged(fun))
+
+    def tree_flatten(self) -> Any:
+        return (self.share,), None
+
+    @classmethod
+    def tree_unflatten(cls, _: Any, children: Any) -> "Integer":
+        return cls(children[0])
+
+
+@jax.tree_util.register_pytree_node_class
+class Boolean:
+    """A secret boolean array."""
+
+    def __init__(self, bit: Bit) -> None:
+        self.bit = bit
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.bit.shape
+
+    def rearranged(self, fun: Callable[[Any], Any]) -> "Boolean":
+        return Boolean(self.bit.rearranged(fun))
+
+    def tree_flatten(self) -> Any:
+        return (self.bit,), None
+
+    @classmethod
+    def tree_unflatten(cls, _: Any, children: Any) -> "Boolean":
+        return cls(children[0])
+
+
+SECRET = (Fixed, Integer, Boolean)

@@ -1,0 +1,323 @@
+"""The walk of the unit analysis over a program, and what it finds."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from privjax import _compat
+from privjax.core.labels import Analysis, Labels, infer
+from privjax.errors import InputError
+from privjax.passes.units import constants
+from privjax.passes.units.op import Op
+from privjax.passes.units.rules import HOST, RULES
+from privjax.passes.units.states import (
+    PUBLIC,
+    ZERO,
+    Cause,
+    Digit,
+    Mixed,
+    PerUnit,
+    Public,
+    State,
+    Sum,
+    Zero,
+    as_sum,
+    is_private,
+    join,
+    per_unit,
+)
+
+
+@dataclass(frozen=True)
+class Demand:
+    """A sum over units that is used other than linearly: it must be released there."""
+
+    var: Any
+    eqn: Any
+    cause: Cause
+
+
+@dataclass(frozen=True)
+class UnitAnalysis:
+    """The states of a program's values.
+
+    Attributes:
+      closed: the program.
+      outs: one state per output.
+      labels: states of all variables, and of those inside of loops and branches.
+      demands: where sums over units meet a use that is not linear, in program order.
+        After it the sum counts as public, one level up.
+      natural: for each variable of `released`, its state before it was released.
+      leaks: operations that hand private values to the host.
+    """
+
+    closed: Any
+    outs: list[State]
+    labels: Labels
+    demands: list[Demand] = field(default_factory=list)
+    natural: dict[Any, State] = field(default_factory=dict)
+    leaks: list[Cause] = field(default_factory=list)
+
+    def state(self, atom: Any) -> State:
+        """The state of a variable or literal of the outermost jaxpr."""
+        if isinstance(atom, _compat.Literal):
+            return constants.state_of(atom.val)
+        return self.labels[atom]
+
+    def equations(self) -> Iterator[tuple[Any, list[State], list[State]]]:
+        """(equation, states of its operands, states of its results), in order."""
+        for eqn in _compat.open_jaxpr(self.closed)[0].eqns:
+            yield (
+                eqn,
+                [self.state(v) for v in eqn.invars],
+                [self.state(v) for v in eqn.outvars],
+            )
+
+
+def analyse(
+    closed: Any,
+    unit_axes: Sequence[int | None],
+    *,
+    released: frozenset[Any] = frozenset(),
+    strict: bool = False,
+) -> UnitAnalysis:
+    """Find the state of every value of a closed jaxpr.
+
+    Calls should be inlined first (`passes.simplify.inline`), so that causes and releases
+    are found at the outermost level.
+
+    Args:
+      closed: the program.
+      unit_axes: for each flat input the axis whose slices are the units, or None for
+        public inputs.
+      released: variables of the outermost jaxpr that count as released (public, one
+        level up) once computed.
+      strict: a sum used other than linearly makes its result `Mixed` instead of public.
+
+    Raises:
+      InputError: private inputs disagree on the number of units, or there are none.
+    """
+    ins: list[State] = []
+    units = None
+    for aval, axis in zip(closed.in_avals, unit_axes, strict=True):
+        if axis is None:
+            ins.append(PUBLIC)
+            continue
+        size = aval.shape[axis]
+        if units is not None and size != units:
+            raise InputError(f"private inputs have {units} and {size} units.")
+        units = size
+        ins.append(per_unit(axis, size))
+    walk = _Walk(released, strict)
+    outs, labels = infer(walk, closed, ins)
+    return UnitAnalysis(closed, outs, labels, walk.demands, walk.natural, walk.leaks)
+
+
+class _Walk(Analysis):
+    def __init__(self, released: frozenset[Any], strict: bool) -> None:
+        self.released = released
+        self.strict = strict
+        self.depth = 0
+        self.demands: list[Demand] = []
+        self.natural: dict[Any, State] = {}
+        self.leaks: list[Cause] = []
+
+    # -- the hooks of core.labels ------------------------------------------------------
+
+    def constant(self, value: Any) -> State:
+        return constants.state_of(value)
+
+    def join(self, a: State, b: State) -> State:
+        why = "values of different units, or a sum and other values, meet here"
+        if {type(a), type(b)} == {Public, Sum}:
+            why = (
+                "a sum over units accumulates on top of a public value; start the "
+                "accumulator with zeros and add the value afterwards"
+            )
+        return join(a, b, self.cause(why))
+
+    def into_scan(self, label: State) -> State:
+        if isinstance(label, Public):
+            return replace(label, known=None)
+        if not isinstance(label, PerUnit):
+            return label
+        digits = []
+        for d in label.digits:
+            if d.axis == 0 and d.inner == 1 and d.size == self.eqn.params["length"]:
+                digits.append(Digit(None, d.size, loop=id(self.eqn)))
+            elif d.axis == 0:
+                return Mixed(self.cause("it loops over parts of units"))
+            else:
+                digits.append(_shift(d, -1))
+        return PerUnit(tuple(digits), label.level, fed=label.fed)
+
+    def out_of_scan(self, label: State) -> State:
+        if isinstance(label, Public):
+            return replace(label, known=None)
+        if not isinstance(label, PerUnit):
+            return label
+        here = id(self.eqn)
+        digits = tuple(
+            Digit(0, d.size) if d.axis is None and d.loop == here else _shift(d, 1)
+            for d in label.digits
+        )
+        return PerUnit(digits, label.level, fed=label.fed)
+
+    def carried(self, label: State) -> State:
+        """What was of this iteration's unit is of an earlier one in the next."""
+        if not isinstance(label, PerUnit):
+            return label
+        if all(d.loop != id(self.eqn) for d in label.digits):
+            return label
+        if label.axes:
+            return Mixed(self.cause("one step of the loop sees the units of another"))
+        return Sum(label.level, label.fed)
+
+    def control(self, label: State, outs: Sequence[State]) -> list[State]:
+        if isinstance(label, Zero | Public):
+            return [self._level(s, label.level) for s in outs]
+        if isinstance(label, Mixed):
+            return [label] * len(outs)
+        cause = self.cause("its branch or trip count depends on private values")
+        return [Mixed(cause)] * len(outs)
+
+    def through(self, walk: Any, eqn: Any, labels: list[State]) -> Any:
+        self.depth += 1
+        out = walk(self, eqn, labels)
+        self.eqn = eqn
+        sums = [i for i, s in enumerate(labels) if isinstance(s, Sum)]
+        if sums and _mixed(out[0]) is not None and _mixed(labels) is None:
+            # Not linear in the sums that enter: look at it as what follows a release.
+            raised = [self._release(s) if isinstance(s, Sum) else s for s in labels]
+            again = walk(self, eqn, raised)
+            self.eqn = eqn
+            if _mixed(again[0]) is None and not (self.strict and self.depth == 1):
+                out = again
+                cause = self.cause("a sum over units is used non-linearly")
+                self.depth -= 1
+                self._demand(sums, cause)
+                self.depth += 1
+        self.depth -= 1
+        return self._released(eqn, out[0]), out[1]
+
+    def transfer(self, eqn: Any, labels: Sequence[State]) -> list[State]:
+        if eqn.primitive.name in HOST and any(map(is_private, labels)):
+            self.leaks.append(self.cause("it hands private values to the host"))
+        return self._released(eqn, self._states(eqn, labels))
+
+    # -- one equation ------------------------------------------------------------------
+
+    def _states(self, eqn: Any, labels: Sequence[State]) -> list[State]:
+        n = len(eqn.outvars)
+        name = eqn.primitive.name
+        mixed = _mixed(labels)
+        if name == "declassify":
+            return [PUBLIC] * n
+        if mixed is not None:
+            return [mixed] * n
+        rule = RULES.get(name)
+        op = self._op(eqn, labels)
+        level = max((s.level for s in labels), default=0)
+        if not any(map(is_private, labels)):
+            if op.zeros and rule is not None and rule.linear and rule.linear(op):
+                return [ZERO] * n
+            folded = constants.fold(eqn, labels)
+            return [folded or Public(level)] * n
+        if op.sums:
+            summed = self._linear(op, rule, level)
+            if summed is not None:
+                return [summed] * n
+            cause = self.cause(
+                "a sum over units is used in an operation that is not linear in it"
+            )
+            if self.strict or self.depth:
+                return [Mixed(cause, level)] * n
+            self._demand(sorted(op.sums), cause)
+            labels = [self._release(s) if isinstance(s, Sum) else s for s in labels]
+            op = self._op(eqn, labels)
+            level = max(s.level for s in labels)
+            if not any(map(is_private, labels)):
+                return [Public(level)] * n
+        if rule is None:
+            why = "this primitive has no rule for the axis of units"
+            return [Mixed(self.cause(why), level)] * n
+        found = rule.per_unit(op)
+        states = found if isinstance(found, list) else [found]
+        own_level = max(s.level for s in labels if isinstance(s, PerUnit))
+        fed = next((s.fed for s in labels if isinstance(s, PerUnit) and s.fed), None)
+        if level > own_level:
+            fed = self.cause(
+                "a value computed from all units meets the values of single units"
+            )
+        return [self._level(s, level, fed) for s in states]
+
+    def _linear(self, op: Op, rule: Any, level: int) -> Sum | None:
+        """The result as a sum over units, where the equation is linear in its sums."""
+        if rule is None or rule.linear is None:
+            return None
+        read = [as_sum(s) or s for s in op.states]
+        if any(isinstance(s, PerUnit) for s in read):
+            return None
+        sums = [s for s in read if isinstance(s, Sum)]
+        least = min(s.level for s in sums)
+        if level > least or not rule.linear(replace(op, states=read)):
+            return None
+        return Sum(level, next((s.fed for s in sums if s.fed), None))
+
+    def _op(self, eqn: Any, labels: Sequence[State]) -> Op:
+        return Op(
+            eqn.primitive.name,
+            eqn.params,
+            labels,
+            [_shape(v.aval) for v in eqn.invars],
+            [_shape(v.aval) for v in eqn.outvars],
+            _compat.user_line(eqn.source_info),
+        )
+
+    def _level(self, state: State, level: int, fed: Cause | None = None) -> State:
+        if isinstance(state, Public):
+            return Public(max(level, state.level), state.known if not level else None)
+        if isinstance(state, Zero):
+            return Public(level) if level else state
+        if isinstance(state, PerUnit | Sum):
+            fed = fed or state.fed
+            return replace(state, level=max(level, state.level), fed=fed)
+        return replace(state, level=max(level, state.level))
+
+    # -- releases ----------------------------------------------------------------------
+
+    def _demand(self, positions: Sequence[int], cause: Cause) -> None:
+        if self.depth == 0:
+            for i in positions:
+                self.demands.append(Demand(self.eqn.invars[i], self.eqn, cause))
+
+    def _release(self, state: State) -> State:
+        return Public(state.level + 1)
+
+    def _released(self, eqn: Any, states: list[State]) -> list[State]:
+        if self.depth or not self.released:
+            return states
+        states = list(states)
+        for i, var in enumerate(eqn.outvars):
+            if var in self.released:
+                self.natural[var] = states[i]
+                if isinstance(states[i], Sum):
+                    states[i] = self._release(states[i])
+        return states
+
+    def cause(self, why: str) -> Cause:
+        """What the current equation did."""
+        eqn = self.eqn
+        return Cause(eqn.primitive.name, _compat.user_line(eqn.source_info), why)
+
+
+def _mixed(states: Sequence[State]) -> Mixed | None:
+    return next((s for s in states if isinstance(s, Mixed)), None)
+
+
+def _shift(d: Digit, by: int) -> Digit:
+    return d if d.axis is None else replace(d, axis=d.axis + by)
+
+
+def _shape(aval: Any) -> tuple[int, ...]:
+    return tuple(getattr(aval, "shape", ()))

@@ -1,0 +1,69 @@
+"""Products: where the unit axis is contracted, a sum over units is born."""
+
+from privjax.passes.units.op import Op, Rule, one_of
+from privjax.passes.units.states import PerUnit, State
+
+_ACROSS = "it multiplies values of different units"
+
+
+def dot_general(op: Op) -> State:
+    (lc, rc), (lb, rb) = op.params["dimension_numbers"]
+    ranks = [len(s) for s in op.shapes]
+    free = [
+        [a for a in range(ranks[i]) if a not in (*c, *b)]
+        for i, (c, b) in enumerate([(lc, lb), (rc, rb)])
+    ]
+    out = [
+        {a: i for i, a in enumerate((*lb, *free[0]))},
+        {a: i for i, a in enumerate(rb)}
+        | {a: len(lb) + len(free[0]) + i for i, a in enumerate(free[1])},
+    ]
+    contracted = [set(lc), set(rc)]
+    # Where a digit of both operands is contracted, the same digit must meet itself.
+    for i in (0, 1):
+        axes = set(op.axes(i))
+        if not axes & contracted[i]:
+            continue
+        if not axes <= contracted[i]:
+            return op.mixed("it sums over a part of the units only")
+        other = op.states[1 - i]
+        if isinstance(other, PerUnit):
+            mine = op.states[i]
+            assert isinstance(mine, PerUnit)
+            partner = dict(zip((lc, rc)[i], (lc, rc)[1 - i], strict=True))
+            moved = op.place(i, partner.get)
+            if moved != PerUnit(other.digits):
+                return op.mixed(_ACROSS)
+        return op.total()
+    return op.combine(op.place(i, out[i].get, _ACROSS) for i in (0, 1))
+
+
+def conv(op: Op) -> State:
+    """Batch and feature axes may carry units; spatial axes may not."""
+    p = op.params
+    lhs, rhs, out = p["dimension_numbers"]
+    grouped = p["feature_group_count"] != 1, p["batch_group_count"] != 1
+    channels = [(0, lhs[1], rhs[1]), (1, rhs[1], lhs[1])]
+    for i, mine, partner in channels:
+        # In a convolution's own gradient the batch is contracted, as if it were channels.
+        if op.axes(i) != (mine,):
+            continue
+        if any(grouped):
+            return op.mixed("this grouping of a convolution is not understood")
+        other = op.states[1 - i]
+        if isinstance(other, PerUnit):
+            if op.place(i, {mine: partner}.get) != PerUnit(other.digits):
+                return op.mixed(_ACROSS)
+        return op.total()
+    if grouped[1] or (grouped[0] and op.axes(1)):
+        return op.mixed("this grouping of a convolution is not understood")
+    where = [{lhs[0]: out[0]}, {rhs[0]: out[1]}]
+    return op.combine(
+        op.place(i, where[i].get, "it convolves along the axis of units") for i in (0, 1)
+    )
+
+
+RULES = {
+    "dot_general": Rule(dot_general, one_of(0, 1)),
+    "conv_general_dilated": Rule(conv, one_of(0, 1)),
+}

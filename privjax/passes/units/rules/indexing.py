@@ -1,0 +1,138 @@
+"""Gathers and scatters: each unit may look up, and add to, its own part only.
+
+An index array with units has them on some axis before the last; its last axis lists one
+index per indexed dimension. `own` columns hold the unit's own number, as in the idiom
+`logits[jnp.arange(batch), label]`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from privjax.passes.units.op import Op, Rule, all_of, one_of
+from privjax.passes.units.rules.structural import counts
+from privjax.passes.units.states import Mixed, PerUnit, State, Sum, Zero
+
+_ACROSS = "it looks up or writes values of other units"
+
+
+def own_columns(op: Op, i: int) -> frozenset[int]:
+    state = op.states[i]
+    return state.own if isinstance(state, PerUnit) else frozenset()
+
+
+def gather(op: Op) -> State:
+    n, sizes = op.params["dimension_numbers"], op.params["slice_sizes"]
+    shape, out_rank = op.shapes[0], len(op.out_shapes[0])
+    batch = [a for a in range(out_rank) if a not in n.offset_dims]
+    windows = _windows(shape, (*n.collapsed_slice_dims, *n.operand_batching_dims))
+    pairs = zip(n.operand_batching_dims, n.start_indices_batching_dims, strict=True)
+    paired = {a: batch[b] for a, b in pairs}
+    whole = {
+        a: n.offset_dims[k] for k, a in enumerate(windows) if sizes[a] == shape[a]
+    }
+    return op.combine(
+        [
+            _operand(op, 0, 1, n.start_index_map, whole, paired, batch),
+            op.place(1, lambda a: batch[a] if a < len(batch) else None, _ACROSS),
+        ]
+    )
+
+
+def scatter(op: Op, adds: bool = False) -> State:
+    """Operand, indices, updates. Units that share a place may only be added up."""
+    n = op.params["dimension_numbers"]
+    shape, update = op.shapes[0], op.shapes[2]
+    batch = [a for a in range(len(update)) if a not in n.update_window_dims]
+    windows = _windows(shape, (*n.inserted_window_dims, *n.operand_batching_dims))
+    pairs = zip(n.operand_batching_dims, n.scatter_indices_batching_dims, strict=True)
+    paired = {batch[b]: a for a, b in pairs}
+    whole = {
+        n.update_window_dims[k]: a
+        for k, a in enumerate(windows)
+        if update[n.update_window_dims[k]] == shape[a]
+    }
+    # The units of the scattered rows, in the coordinates of the updates.
+    placed = [op.place(1, lambda a: batch[a] if a < len(batch) else None, _ACROSS)]
+    rows = [s for s in (*placed, op.states[2]) if isinstance(s, PerUnit | Mixed)]
+    if not rows:  # public rows into a per-unit operand
+        clear = set(range(len(shape))) - set(n.scatter_dims_to_operand_dims)
+        public = {a for a in clear if a in whole.values() or a in paired.values()}
+        return op.place(0, lambda a: a if a in public else None, _ACROSS)
+    unit = op.combine(rows)
+    if not isinstance(unit, PerUnit):
+        return unit
+    to = whole | paired
+    for column in own_columns(op, 1):
+        axis = n.scatter_dims_to_operand_dims[column]
+        if axis in n.inserted_window_dims and unit.axis in batch:
+            to |= {unit.axis: axis}
+    if all(a in to for a in unit.axes):
+        digits = tuple(
+            d if d.axis is None else replace(d, axis=to[d.axis])
+            for d in unit.digits
+        )
+        return op.combine([PerUnit(digits), *([op.states[0]] if op.is_unit(0) else [])])
+    if adds and isinstance(op.states[0], Zero) and all(a in batch for a in unit.axes):
+        return Sum()
+    if adds and not op.is_unit(0):
+        return op.mixed("it adds units into values that are not known to be zero")
+    return op.mixed(_ACROSS)
+
+
+def _windows(shape: Sequence[int], gone: Sequence[int]) -> list[int]:
+    return [a for a in range(len(shape)) if a not in gone]
+
+
+def _operand(
+    op: Op,
+    i: int,
+    indices: int,
+    index_map: Sequence[int],
+    whole: dict[int, int],
+    paired: dict[int, int],
+    batch: Sequence[int],
+) -> State:
+    """Where the unit axis of the operand that is looked up goes."""
+    to = whole | paired
+    state = op.states[i]
+    if isinstance(state, PerUnit) and state.axis is not None:
+        rows = op.states[indices]
+        column = index_map.index(state.axis) if state.axis in index_map else None
+        if column is not None and isinstance(rows, PerUnit) and column in rows.own:
+            assert rows.axis is not None
+            to = to | {state.axis: batch[rows.axis]}
+        elif column is not None and len(op.shapes[indices]) == 2:
+            if op.shapes[indices][1] == 1 and counts(rows, 0):
+                to = to | {state.axis: batch[0]}
+    return op.place(i, to.get, _ACROSS)
+
+
+def dynamic_slice(op: Op) -> State:
+    sizes, shape = op.params["slice_sizes"], op.shapes[0]
+    return op.combine(
+        [
+            op.place(0, lambda a: a if sizes[a] == shape[a] else None, _ACROSS),
+            *(op.states[i] for i in range(1, len(op.states))),
+        ]
+    )
+
+
+def dynamic_update_slice(op: Op) -> State:
+    shape, update = op.shapes[0], op.shapes[1]
+    full = lambda a: a if update[a] == shape[a] else None  # noqa: E731
+    return op.combine(
+        [
+            op.place(0, full, _ACROSS),
+            op.place(1, full, _ACROSS),
+            *(op.states[i] for i in range(2, len(op.states))),
+        ]
+    )
+
+
+RULES = {
+    "gather": Rule(gather, one_of(0)),
+    "scatter": Rule(scatter, all_of(0, 2)),
+    "scatter-add": Rule(lambda op: scatter(op, adds=True), all_of(0, 2)),
+    "dynamic_slice": Rule(dynamic_slice, lambda op: op.sums <= {0}),
+    "dynamic_update_slice": Rule(dynamic_update_slice, all_of(0, 1)),
+}

@@ -1,0 +1,110 @@
+"""Primitives that move values around without changing them."""
+
+import numpy as np
+
+from privjax.passes.units import layout
+from privjax.passes.units.op import Op, Rule, all_of, always, axis_map, together
+from privjax.passes.units.states import PerUnit, Public, State
+
+
+def reshape(op: Op) -> State:
+    state = op.states[0]
+    if not isinstance(state, PerUnit):
+        return state
+    if op.params.get("dimensions") is not None:
+        return op.mixed("it transposes while reshaping")
+    digits = layout.reshape(op.shapes[0], op.out_shapes[0], state.digits)
+    if digits is None:
+        return op.mixed("it reshapes across the axis of units")
+    same_columns = op.shapes[0][-1:] == op.out_shapes[0][-1:]
+    return PerUnit(digits, own=state.own if same_columns else frozenset())
+
+
+def broadcast_in_dim(op: Op) -> State:
+    to = op.params["broadcast_dimensions"]
+    old, new = op.shapes[0], op.out_shapes[0]
+    return op.place(
+        0,
+        lambda a: to[a] if old[a] == new[to[a]] else None,
+        "it repeats one unit's values along an axis of units",
+    )
+
+
+def transpose(op: Op) -> State:
+    return op.place(0, axis_map((a, i) for i, a in enumerate(op.params["permutation"])))
+
+
+def squeeze(op: Op) -> State:
+    gone = {d % len(op.shapes[0]) for d in op.params["dimensions"]}
+    kept = [a for a in range(len(op.shapes[0])) if a not in gone]
+    state = op.states[0]
+    if isinstance(state, PerUnit) and state.axes and set(state.axes) <= gone:
+        return op.total()  # the only unit there is
+    return op.place(0, axis_map((a, i) for i, a in enumerate(kept)))
+
+
+def rev(op: Op) -> State:
+    turned = op.params["dimensions"]
+    return op.place(0, lambda a: None if a in turned else a, "it reverses the units")
+
+
+def slice_(op: Op) -> State:
+    old, new = op.shapes[0], op.out_shapes[0]
+    return op.place(
+        0, lambda a: a if old[a] == new[a] else None, "it picks some of the units"
+    )
+
+
+def split(op: Op) -> list[State]:
+    cut = op.params["axis"]
+    state = op.place(0, lambda a: None if a == cut else a, "it splits the units")
+    return [state] * len(op.out_shapes)
+
+
+def pad(op: Op) -> State:
+    padded = [any(p) for p in op.params["padding_config"]]
+    if op.is_unit(1):
+        return op.mixed("it pads with a private value")
+    return op.place(0, lambda a: None if padded[a] else a, "it pads the axis of units")
+
+
+def concatenate(op: Op) -> State:
+    joined = op.params["dimension"]
+    here = [i for i in range(len(op.states)) if op.is_unit(i)]
+    state = op.combine(
+        op.place(i, lambda a: None if a == joined else a, "it joins lists of units")
+        for i in here
+    )
+    if not isinstance(state, PerUnit) or joined != len(op.out_shapes[0]) - 1:
+        return state
+    own, column = set(), 0
+    for operand, shape in zip(op.states, op.shapes, strict=True):
+        if isinstance(operand, PerUnit):
+            own |= {column + c for c in operand.own}
+        elif state.axis is not None and counts(operand, state.axis):
+            own |= set(range(column, column + shape[-1]))
+        column += shape[-1]
+    return PerUnit(state.digits, own=frozenset(own))
+
+
+def counts(state: State, axis: int) -> bool:
+    """Whether a constant equals its own position along `axis`."""
+    if not isinstance(state, Public) or state.known is None:
+        return False
+    value = state.known.value
+    shape = [1] * value.ndim
+    shape[axis] = value.shape[axis]
+    return bool((value == np.arange(value.shape[axis]).reshape(shape)).all())
+
+
+RULES = {
+    "reshape": Rule(reshape, always),
+    "broadcast_in_dim": Rule(broadcast_in_dim, always),
+    "transpose": Rule(transpose, always),
+    "squeeze": Rule(squeeze, always),
+    "rev": Rule(rev, always),
+    "slice": Rule(slice_, always),
+    "split": Rule(split, always),
+    "pad": Rule(pad, all_of(0, 1)),
+    "concatenate": Rule(concatenate, together),
+}

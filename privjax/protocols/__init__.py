@@ -1,0 +1,1 @@
+"""Secret-sharing protocols, as what one party does: arrays and an axis name only."""

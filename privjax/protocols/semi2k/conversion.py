@@ -1,0 +1,103 @@
+"""Between additive shares and bits: comparison, decomposition, bit products."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from privjax.core import markers
+from privjax.protocols.semi2k import boolean
+from privjax.protocols.semi2k.arithmetic import fresh_mask
+from privjax.protocols.semi2k.io import first_party
+from privjax.protocols.shares import Arith, Bit
+from privjax.protocols.tuples import BitsOf, BitTimes, BitToSum, tree_order
+
+
+def msb(x: Arith) -> Bit:
+    """<[x < 0]>, the sign of a signed value; 1 + log2(k) rounds.
+
+    1. dealer: [r] and its bits <r_j> (an edaBit); open c = x + r
+    2. x = c - r, so its top bit is c_{k-1} XOR r_{k-1} XOR [c' < r'] (primes: without
+       the top bit)
+    """
+    c, r = _open_masked(x, tree=True)
+    k = c.dtype.itemsize * 8
+    last = np.array(k - 1, c.dtype)  # the top bit keeps its place in tree order
+    borrow = boolean.less_than_tree(tree_order(c), r)
+    top = (r >> last).astype(np.uint8) ^ first_party((c >> last).astype(np.uint8))
+    return Bit(top ^ borrow)
+
+
+def bits_of(x: Arith) -> Any:
+    """The words <x>: all bits of x as XOR shares; 1 + log2(k) rounds."""
+    c, r = _open_masked(x, tree=False)
+    borrow = boolean.less_than_prefix(c, r)
+    return r ^ first_party(c) ^ (borrow << np.array(1, c.dtype))
+
+
+def is_zero(x: Arith) -> Bit:
+    """<[x = 0]>; 1 + log2(k) rounds: x = 0 exactly where all bits of c and r agree."""
+    c, r = _open_masked(x, tree=False)
+    same = r ^ first_party(~c)
+    width = c.dtype.itemsize * 8
+    while width > 1:
+        width //= 2
+        high, low = boolean._halves(same, width)
+        (same,) = boolean.and_words(high, [low], width)
+    return Bit(same)
+
+
+def _open_masked(x: Arith, tree: bool) -> tuple[Any, Any]:
+    """An edaBit (Escudero et al. 2020): c = x + r opened, and the words <r>."""
+    k = x.value.dtype.itemsize * 8
+    r = markers.uniform(x.shape, x.value.dtype, "sum")
+    (word,) = markers.dealt([r], BitsOf(tree))
+    (c,) = markers.open_values([x.value + r], ("sum",), (k,))
+    return c, word
+
+
+def _bit_mask(value: Any) -> tuple[Any, Any]:
+    """A uniform bit <t>, and the opened bit XOR t."""
+    t = markers.uniform(value.shape, np.uint8, "xor")
+    (m,) = markers.open_values([(value ^ t) & np.uint8(1)], ("xor",), (1,))
+    return t, m
+
+
+def to_arith(b: Bit, dtype: Any) -> Arith:
+    """[b] as an additively shared 0 or 1; one round, none if b's mask is open.
+
+    1. dealer: <t>, [t] (a daBit); open m = b XOR t
+    2. [b] = m + (1 - 2 m) [t]
+    """
+    t, m = b.masked(_bit_mask)
+    return Arith(_flip(m, _arith_mask(b, t, dtype), dtype))
+
+
+def bit_times(b: Bit, x: Arith) -> Arith:
+    """[b x] for a bit and a ring array; one round.
+
+    1. dealer: <t>, [t], [a], [t a]; open m = b XOR t and d = x - a together
+    2. b x = b (d + a) = d (m + (1 - 2m) t) + m a + (1 - 2m) t a
+    """
+    dtype = x.value.dtype
+    t, m = b.masked(_bit_mask)
+    a, d = x.masked(fresh_mask)
+    (ta,) = markers.dealt([t, a], BitTimes())
+    on = m.astype(dtype)
+    bit = _flip(m, _arith_mask(b, t, dtype), dtype)
+    sign = jnp.asarray(1, dtype) - (on + on)
+    return Arith(d * bit + on * a + sign * ta)
+
+
+def _arith_mask(b: Bit, t: Any, dtype: Any) -> Any:
+    """[t] for the bit's mask <t>, made once per bit."""
+    key = ("sum", np.dtype(dtype))
+    if key not in b.memo:
+        (b.memo[key],) = markers.dealt([t], BitToSum(np.dtype(dtype)))
+    return b.memo[key]
+
+
+def _flip(m: Any, t: Any, dtype: Any) -> Any:
+    """[m XOR t] for public m and additively shared t."""
+    on = m.astype(dtype)
+    return first_party(on) + t - (on + on) * t

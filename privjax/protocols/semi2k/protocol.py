@@ -1,0 +1,40 @@
+"""The protocol object: the interface's names bound to this folder's steps."""
+
+from dataclasses import dataclass
+
+from privjax.protocols.interface import Protocol
+from privjax.protocols.semi2k import arithmetic, boolean, conversion, io
+
+
+@dataclass(frozen=True)
+class Semi2k(Protocol):
+    """Semi-honest n-party protocol over Z_2^32 or Z_2^64 (module docstring)."""
+
+    name = "semi2k"
+    min_parties = 2
+    max_parties = None
+
+    share_input = staticmethod(io.share_input)
+    public = staticmethod(io.public)
+    open_arith = staticmethod(io.open_arith)
+    open_bits = staticmethod(io.open_bits)
+
+    add = staticmethod(arithmetic.add)
+    add_public = staticmethod(arithmetic.add_public)
+    mul_public = staticmethod(arithmetic.mul_public)
+    product = staticmethod(arithmetic.product)
+    square = staticmethod(arithmetic.square)
+    truncate = staticmethod(arithmetic.truncate)
+
+    xor = staticmethod(boolean.xor)
+    xor_public = staticmethod(boolean.xor_public)
+    and_public = staticmethod(boolean.and_public)
+    and_ = staticmethod(boolean.and_)
+    and_words = staticmethod(boolean.and_words)
+    prefix_or = staticmethod(boolean.prefix_or)
+
+    msb = staticmethod(conversion.msb)
+    is_zero = staticmethod(conversion.is_zero)
+    bits_of = staticmethod(conversion.bits_of)
+    to_arith = staticmethod(conversion.to_arith)
+    bit_times = staticmethod(conversion.bit_times)

@@ -1,0 +1,164 @@
+"""What the dealer computes: functions of values that nobody else knows.
+
+A correlated tuple is some uniform values plus shares of one of these functions of them
+(a Beaver triple: uniform a and b, dealt `Product`). `operands` and `results` are sharing
+domains: "sum" (additive mod 2^k), "xor", or "to:P" (clear, to party P only).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from privjax.protocols import ring
+
+
+@dataclass(frozen=True)
+class Bilinear:
+    """A product of two ring arrays: elementwise, a contraction or a convolution.
+
+    `options` are the parameters of `lax.dot_general` or `lax.conv_general_dilated`.
+    """
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __call__(self, x: Any, y: Any) -> Any:
+        if self.name == "mul":
+            return lax.mul(x, y)
+        if self.name == "dot_general":
+            return ring.dot_general(x, y, **dict(self.options))
+        return ring.conv_general_dilated(x, y, **dict(self.options))
+
+
+MUL = Bilinear("mul")
+
+
+@dataclass(frozen=True)
+class Product:
+    """c = a * b for a bilinear product (Beaver 1991)."""
+
+    op: Bilinear
+    operands = ("sum", "sum")
+    results = ("sum",)
+
+    def clear(self, a: Any, b: Any) -> list[Any]:
+        return [self.op(a, b)]
+
+
+@dataclass(frozen=True)
+class Square:
+    """a^2."""
+
+    operands = ("sum",)
+    results = ("sum",)
+
+    def clear(self, a: Any) -> list[Any]:
+        return [a * a]
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """(r mod 2^(k-1)) >> bits, and the top bit of r."""
+
+    bits: int
+    operands = ("sum",)
+    results = ("sum", "sum")
+
+    def clear(self, r: Any) -> list[Any]:
+        k = r.dtype.itemsize * 8
+        low = r & jnp.asarray(2 ** (k - 1) - 1, r.dtype)
+        return [low >> np.array(self.bits, r.dtype), r >> np.array(k - 1, r.dtype)]
+
+
+@dataclass(frozen=True)
+class BitsOf:
+    """The bits of r as XOR shares; in the order of a carry tree if `tree`."""
+
+    tree: bool
+    operands = ("sum",)
+    results = ("xor",)
+
+    def clear(self, r: Any) -> list[Any]:
+        return [tree_order(r) if self.tree else r]
+
+
+@dataclass(frozen=True)
+class And:
+    """a AND b for every other operand b."""
+
+    others: int = 1
+    results_of = "xor"
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        return ("xor",) * (1 + self.others)
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        return ("xor",) * self.others
+
+    def clear(self, a: Any, *bs: Any) -> list[Any]:
+        return [a & b for b in bs]
+
+
+@dataclass(frozen=True)
+class BitToSum:
+    """An XOR-shared bit (lowest bit of a byte) as an additively shared 0 or 1."""
+
+    dtype: Any
+    operands = ("xor",)
+    results = ("sum",)
+
+    def clear(self, t: Any) -> list[Any]:
+        return [(t & np.uint8(1)).astype(self.dtype)]
+
+
+@dataclass(frozen=True)
+class BitTimes:
+    """t * a for an XOR-shared bit t and an additively shared a."""
+
+    operands = ("xor", "sum")
+    results = ("sum",)
+
+    def clear(self, t: Any, a: Any) -> list[Any]:
+        return [(t & np.uint8(1)).astype(a.dtype) * a]
+
+
+@dataclass(frozen=True)
+class ToOwner:
+    """The value itself, told to its owner alone (input sharing)."""
+
+    owner: int
+    operands = ("sum",)
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        return (f"to:{self.owner}",)
+
+    def clear(self, r: Any) -> list[Any]:
+        return [r]
+
+
+def tree_order(word: Any) -> Any:
+    """Move bit j of a word to the position whose binary digits are those of j reversed.
+
+    Neighbouring bits 2j and 2j+1 then lie half a word apart, and so again in each half:
+    every level of a carry tree combines the two halves of its words.
+    """
+    bits = word.dtype.itemsize * 8
+    digits = bits.bit_length() - 1
+    for low in range(digits // 2):
+        high = digits - 1 - low
+        # Exchange binary digits `low` and `high` of the positions (a delta swap).
+        shift = (1 << high) - (1 << low)
+        mask = sum(
+            1 << j for j in range(bits) if (j >> low) & 1 and not (j >> high) & 1
+        )
+        moved = ((word >> np.array(shift, word.dtype)) ^ word) & np.array(
+            mask, word.dtype
+        )
+        word = word ^ moved ^ (moved << np.array(shift, word.dtype))
+    return word

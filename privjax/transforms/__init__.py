@@ -1,0 +1,1 @@
+"""The transformations that users call: they compose passes, protocol and runtime."""

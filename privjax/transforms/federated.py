@@ -1,0 +1,292 @@
+"""`privjax.federated`: a client's update becomes a round over clients."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privjax import _compat
+from privjax.core.trace import Call, Traced, trace_flat
+from privjax.errors import InputError, RangeError
+from privjax.federated.aggregation import resolve
+from privjax.passes import federated as passes
+from privjax.prg.chacha20 import Purpose, derive
+from privjax.prg.session import session
+from privjax.transforms.base import Transformed, decorator, typed_key, with_inner_key
+
+LEVELS = ("client", "round")
+STRATEGIES = ("auto", "scan", "vmap")
+
+
+@dataclass(frozen=True)
+class _Static:
+    """What of a call's arguments is not an array: the part JAX compiles anew for."""
+
+    tree: Any
+    leaves: tuple[Hashable, ...]
+    dynamic: tuple[bool, ...]
+
+    def rebuild(self, values: Sequence[Any]) -> tuple[Any, Any]:
+        """(args, kwargs) with these arrays."""
+        new, fixed = iter(values), iter(self.leaves)
+        leaves = [next(new) if d else next(fixed) for d in self.dynamic]
+        return jax.tree.unflatten(self.tree, leaves)
+
+
+def _split(args: Any, kwargs: Any) -> tuple[_Static, list[Any]]:
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    dynamic = tuple(_is_array(x) for x in leaves)
+    pairs = list(zip(leaves, dynamic, strict=True))
+    fixed = tuple(x for x, d in pairs if not d)
+    return _Static(tree, fixed, dynamic), [x for x, d in pairs if d]
+
+
+def _is_array(x: Any) -> bool:
+    number = isinstance(x, (bool, int, float, complex))
+    return number or (hasattr(x, "shape") and hasattr(x, "dtype"))
+
+
+class Federated(Transformed):
+    """A round over clients; see `federated`."""
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        clients: Any,
+        *,
+        level: str,
+        weights: Any,
+        aggregate: Any,
+        strategy: str,
+    ) -> None:
+        super().__init__(fun)
+        if level not in LEVELS:
+            raise InputError(f"level={level!r}: choose one of {LEVELS}.")
+        if strategy not in STRATEGIES:
+            raise InputError(f"strategy={strategy!r}: choose one of {STRATEGIES}.")
+        if level == "round" and weights is not None:
+            raise InputError(
+                "weights= belongs to level='client'; a function written over the "
+                "clients axis weighs its clients itself."
+            )
+        self.clients = self.argument_names(clients, "clients")
+        self.level = level
+        self.method = resolve(aggregate)
+        self.strategy = strategy
+        self.weights = weights
+        self.needs_key = self.method.needs_key or with_inner_key(fun)
+        own = "weights" in self.signature.parameters
+        self.weights_name = "client_weights" if own else "weights"
+        self._compiled = jax.jit(self._federated_round, static_argnums=(0, 1))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        key = self.pop_key(kwargs)
+        weights = kwargs.pop(self.weights_name, None)
+        weights = self.weights if weights is None else weights
+        static, values = _split(args, kwargs)
+        if weights is not None:
+            if self.level == "round":
+                raise InputError("weights= has no meaning at level='round'.")
+            weights = _checked_weights(weights)
+        words = None
+        if self.needs_key:
+            hedge = values if weights is None else [*values, weights]
+            words = self.session_key(key, hedge)
+        # Under an outer trace nobody can look: sums out of range stay NaN there.
+        check = self.method.needs_key and not _compat.under_trace()
+        out, fits = self._compiled(static, check, values, weights, words)
+        if check and not isinstance(fits, _compat.Tracer) and not fits:
+            raise RangeError(
+                f"{self.__name__}: some client's update is not finite, or too large "
+                f"for {self.method}; nothing was summed."
+            )
+        return out
+
+    # -- traced ------------------------------------------------------------------------
+
+    def _federated_round(
+        self, static: _Static, check: bool, values: Any, weights: Any, words: Any
+    ) -> Any:
+        args, kwargs = static.rebuild(values)
+        call = self.call(args, kwargs)
+        own = self.argument_leaves(call, self.clients)
+        clients = count_clients(call, own, self.clients)
+        self.method.check(clients, weights is not None)
+        if weights is not None and weights.shape != (clients,):
+            raise InputError(
+                f"{self.weights_name}= has shape {weights.shape}; {clients} clients "
+                f"need ({clients},)."
+            )
+        inner = with_inner_key(self.fun)
+        leaves: Sequence[Any] = call.leaves
+        if self.level == "client":
+            leaves = [
+                jax.ShapeDtypeStruct(x.shape[1:], x.dtype) if mine else x
+                for x, mine in zip(leaves, own, strict=True)
+            ]
+        traced = _trace(self.fun, call, leaves, inner)
+        if words is not None:  # closed-over values of an outer vmap count too
+            outer = [c for c in traced.consts if isinstance(c, _compat.Tracer)]
+            words = session(words, *outer) if outer else words
+        needs = self.method.needs_key
+        sums_key = derive(words, (Purpose.CALL, 0, 0)) if needs else None
+        leaves = call.leaves
+        if inner and self.level == "client":
+            leaves, own = [client_keys(words, clients), *leaves], [True, *own]
+        elif inner:
+            round_key = derive(words, (Purpose.PARTY, 0, 0))
+            leaves, own = [round_key, *leaves], [False, *own]
+        if self.level == "round":
+            out, left = passes.round_program(traced, own).run(
+                leaves, method=self.method, key_words=sums_key
+            )
+        else:
+            program = passes.client_program(traced, own)
+            strategy = self.strategy
+            if strategy == "auto":
+                strategy = passes.choose_strategy(program, clients)
+            out, left = passes.mean_over_clients(
+                program,
+                leaves,
+                clients=clients,
+                method=self.method,
+                strategy=strategy,
+                weights=weights,
+                key_words=sums_key,
+            )
+        tree = jax.tree.unflatten(traced.out_tree, out)
+        return tree, _all_finite(left) if check else None
+
+
+def _all_finite(xs: Sequence[Any]) -> Any:
+    real = [x for x in xs if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.bool_(True), *(jnp.isfinite(x).all() for x in real)]))
+
+
+def _trace(fun: Any, call: Call, leaves: Sequence[Any], inner: bool) -> Traced:
+    """The function as a jaxpr; with `inner`, the words of its key come first."""
+    out_tree = None
+
+    def flat(*values: Any) -> list[Any]:
+        nonlocal out_tree
+        extra = {}
+        if inner:
+            extra = {fun.key_name: typed_key(values[0])}
+            values = values[1:]
+        args, kwargs = call.rebuild(values)
+        out, out_tree = jax.tree.flatten(fun(*args, **kwargs, **extra))
+        return out
+
+    first = [jax.ShapeDtypeStruct((8,), jnp.uint32)] if inner else []
+    closed = trace_flat(flat, *first, *leaves, name=call.name)
+    return Traced(closed, out_tree, call.paths, call.args, call.name)
+
+
+def client_keys(words: Any, clients: int) -> Any:
+    """uint32[clients, 8]: each client's own key, derived from that of the round."""
+    indices = jnp.arange(clients, dtype=jnp.uint32)
+    return jax.vmap(lambda i: derive(words, (Purpose.PARTY, i, 0)))(indices)
+
+
+def count_clients(call: Call, own: Sequence[bool], names: Sequence[str]) -> int:
+    """The common leading extent of the clients' leaves.
+
+    Raises: InputError naming the leaf that has none, or another one.
+    """
+    found: dict[str, int] = {}
+    for x, path, mine in zip(call.leaves, call.paths, own, strict=True):
+        if not mine:
+            continue
+        shape = np.shape(x)
+        if not shape:
+            raise InputError(
+                f"{call.name}: `{path}` belongs to the clients and has no leading "
+                "clients axis; it is a scalar."
+            )
+        found[path] = shape[0]
+    if not found:
+        raise InputError(f"{call.name}: {list(names)} carry no arrays of clients.")
+    (first, clients), *rest = found.items()
+    for path, n in rest:
+        if n != clients:
+            raise InputError(
+                f"{call.name}: `{path}` has {n} clients along its leading axis and "
+                f"`{first}` has {clients}."
+            )
+    if clients == 0:
+        raise InputError(f"{call.name}: `{first}` has no clients (leading axis of 0).")
+    return clients
+
+
+def _checked_weights(weights: Any) -> Any:
+    """As a floating-point array; checked as far as it is concrete."""
+    if not _is_array(weights):
+        weights = np.asarray(weights)
+    kind = jnp.result_type(weights)
+    if not (jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)):
+        raise InputError(f"weights= must be real numbers, not {kind}.")
+    if not isinstance(weights, _compat.Tracer):
+        clear = np.asarray(weights)
+        if not np.all(np.isfinite(clear)) or np.any(clear < 0):
+            raise InputError(f"weights= must be finite and nonnegative: {clear}.")
+        if clear.size and not np.sum(clear) > 0:
+            raise InputError("weights= sum to zero; at least one must be positive.")
+    return jnp.asarray(weights, jnp.promote_types(kind, jnp.float32))
+
+
+@decorator
+def federated(
+    fun: Callable[..., Any],
+    clients: Any = "data",
+    *,
+    level: str = "client",
+    weights: Any = None,
+    aggregate: Any = "plain",
+    strategy: str = "auto",
+) -> Any:
+    """Turn an ordinary client update into a federated round.
+
+    Args:
+      fun: at level "client" the update of one client, such as
+        `fun(params, data) -> params`; any arguments, any pytree of results.
+      clients: name(s) or position(s) of the arguments that belong to the clients. The
+        result takes them with a leading clients axis on every leaf.
+      level: "client", or "round" for a function already written over the clients axis.
+      weights: default of the call's `weights=`.
+      aggregate: "plain", "secure", or a method such as
+        `privjax.secure_sum(bits=32, clip=1.0)`.
+      strategy: "scan" runs clients one after the other, "vmap" all at once, "auto"
+        chooses: vmap on accelerators and for clients that together stay in the cache.
+
+    Returns:
+      A function of the same arguments plus keywords `weights=` (nonnegative, [clients];
+      `client_weights=` if `fun` has a parameter `weights`) and `key=` (where sums are
+      secure or `fun` itself draws randomness; required under jit, vmap and scan).
+      It returns the mean over clients of what `fun` returns, weighted by `weights`, in
+      the same shapes and types. Results that do not depend on the clients' data
+      (Optax's step counts) are returned as they are. It works under jit, vmap, scan,
+      and, with plain sums, grad.
+
+    Raises:
+      InputError: names, shapes or weights that do not fit; an integer result that
+        depends on the clients' data.
+      LeakError: client data would be handed to the host, or (level "round") something
+        other than a sum over clients would leave the clients.
+      RangeError: secure sums of values that are not finite or too large. Under jit the
+        result is NaN instead, and weights that sum to zero give NaN.
+      RandomKeyError: a key is missing under jit, vmap or scan.
+    """
+    return Federated(
+        fun,
+        clients,
+        level=level,
+        weights=weights,
+        aggregate=aggregate,
+        strategy=strategy,
+    )
+
+
+__all__ = ["Federated", "federated"]

@@ -1,0 +1,374 @@
+"""`secret_shared`: run an ordinary function on secret shares."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privjax import _compat
+from privjax.core.interpret import run
+from privjax.core.trace import Call, trace_flat
+from privjax.errors import InputError
+from privjax.passes import schedule, simplify
+from privjax.passes.cost import Cost, cost
+from privjax.passes.decompose import decompose
+from privjax.passes.shared import Boolean, Fixed, Integer, Shared
+from privjax.passes.shared.marked import open_value
+from privjax.passes.shared.values import SECRET
+from privjax.prg import chacha20
+from privjax.prg.chacha20 import Purpose
+from privjax.protocols.fixedpoint import FixedPoint
+from privjax.protocols.shares import Arith, Bit
+from privjax.protocols.table import protocol_for
+from privjax.runtimes.discharge import MARKERS, PARTY
+from privjax.runtimes.simulate import simulation
+from privjax.transforms.base import Transformed, decorator, typed_key, with_inner_key
+from privjax.transforms.shared_data import SharedArray, is_shared, pack
+
+PUBLIC, CLEAR, SHARED = "public", "clear", "shared"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A function compiled for one signature.
+
+    Attributes:
+      stages: name -> closed jaxpr, in the order of the passes.
+      modes: for each flat input "public", "clear" (a secret given in clear, to be shared
+        by its owner) or "shared".
+      outs: for each flat output None when it is revealed or public, else its kind.
+      cost: communication of the party program.
+      party: the party program (the last stage).
+    """
+
+    stages: dict[str, Any]
+    modes: tuple[str, ...]
+    outs: tuple[Any, ...]
+    out_tree: Any
+    out_dtypes: tuple[Any, ...]
+    cost: Cost
+    inner_key: bool
+    paths: tuple[str, ...]
+    run: Callable[..., Any] = field(repr=False)
+
+    @property
+    def party(self) -> Any:
+        return self.stages["scheduled"]
+
+
+class SecretShared(Transformed):
+    """A function that computes on secret shares; see `secret_shared`."""
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        parties: int,
+        protocol: str,
+        fixed_point: FixedPoint | None,
+        reveal: bool,
+        public: Any,
+        owners: Mapping[str, int] | None,
+        runtime: Any,
+    ) -> None:
+        super().__init__(fun)
+        self.protocol = protocol_for(protocol, parties)
+        self.fixed_point = fixed_point or FixedPoint()
+        if not isinstance(self.fixed_point, FixedPoint):
+            raise InputError(
+                f"fixed_point={fixed_point!r}: expected a privjax.FixedPoint."
+            )
+        self.reveal = reveal
+        self.public = self.argument_names(public, "public")
+        self.owners = dict(owners or {})
+        self.argument_names(list(self.owners), "owners")
+        for name, owner in self.owners.items():
+            if owner not in range(parties):
+                raise InputError(
+                    f"owners: {name!r} belongs to party {owner!r}, but the parties are "
+                    f"0 to {parties - 1}."
+                )
+        self.runtime = runtime
+        self._programs: dict[Any, Program] = {}
+
+    # -- calling -----------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        key = self.pop_key(kwargs)
+        call = self.call(args, kwargs, is_leaf=is_shared)
+        if self.runtime is not None:
+            return self.runtime.call(self, call, key)
+        program = self.program(call)
+        arrays = [x.data if is_shared(x) else jnp.asarray(x) for x in call.leaves]
+        consts = _compat.open_jaxpr(program.stages["traced"])[1]
+        words = self.session_key(key, [*arrays, *consts])
+        with jax.enable_x64(True):
+            flat = program.run(words, *arrays)
+        return self.unflatten(program, flat)
+
+    def unflatten(self, program: Program, flat: Sequence[Any]) -> Any:
+        """Flat outputs (arrays, or packed shares) -> the function's structure."""
+        out = [
+            x if kind is None else self._shared(x, kind, dtype)
+            for x, kind, dtype in zip(
+                flat, program.outs, program.out_dtypes, strict=True
+            )
+        ]
+        return jax.tree.unflatten(program.out_tree, out)
+
+    def _shared(self, data: Any, kind: Any, dtype: Any) -> SharedArray:
+        p = self.protocol
+        return SharedArray(data, *kind, dtype, p.parties, p.name, self.fixed_point)
+
+    # -- compiling ---------------------------------------------------------------------
+
+    def program(self, call: Call) -> Program:
+        """The compiled program for a call's shapes, dtypes and static arguments."""
+        modes = tuple(
+            self._mode(x, arg, path)
+            for x, arg, path in zip(call.leaves, call.args, call.paths, strict=True)
+        )
+        key = (
+            modes,
+            tuple(_signature(x) for x in call.leaves),
+            call.static,
+            bool(jax.config.jax_enable_x64),
+        )
+        try:
+            cached = self._programs.get(key)
+        except TypeError:  # a static argument that cannot be compared
+            key, cached = None, None
+        if cached is None:
+            cached = self._compile(call, modes)
+            consts = _compat.open_jaxpr(cached.stages["traced"])[1]
+            if key is not None and not any(
+                isinstance(c, _compat.Tracer) for c in consts
+            ):
+                self._programs[key] = cached
+        return cached
+
+    def _mode(self, x: Any, arg: str, path: str) -> str:
+        if is_shared(x):
+            ours = (self.protocol.parties, self.protocol.name, self.fixed_point)
+            if (x.parties, x.protocol, x.fixed_point) != ours:
+                raise InputError(
+                    f"{path} is shared as ({x.parties} parties, {x.protocol}, "
+                    f"{x.fixed_point}), but {self.__name__} computes as {ours}."
+                )
+            if arg in self.public:
+                raise InputError(f"{path} is secret-shared and cannot be public.")
+            return SHARED
+        aval = jax.typeof(jnp.asarray(x)) if not hasattr(x, "dtype") else x
+        dtype = aval.dtype
+        if arg in self.public or jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+            return PUBLIC
+        if not jnp.issubdtype(dtype, jnp.floating) and np.ndim(aval) == 0:
+            return PUBLIC  # step counters and flags
+        if jnp.issubdtype(dtype, jnp.floating) or np.dtype(dtype).kind in "iub":
+            if not isinstance(x, (_compat.Tracer, jax.ShapeDtypeStruct)):
+                self.fixed_point.check(x, path)
+            return CLEAR
+        raise InputError(
+            f"{path} has dtype {dtype}, which cannot be shared; pass it as public= or "
+            "convert it."
+        )
+
+    def _compile(self, call: Call, modes: tuple[str, ...]) -> Program:
+        inner = with_inner_key(self.fun)
+        specs = [_spec(x) for x in call.leaves]
+        if inner:
+
+            def wrap(extra: Any, args: Any, kwargs: Any) -> Any:
+                return self.fun(
+                    *args, **kwargs, **{self.fun.key_name: typed_key(extra[0])}
+                )
+
+            extra = [jax.ShapeDtypeStruct((8,), np.uint32)]
+            traced = call.trace(specs, extra, wrap)
+        else:
+            traced = call.trace(specs)
+        secret = [*([False] * inner), *(m != PUBLIC for m in modes)]
+        stages = {"traced": traced.closed}
+        with jax.enable_x64(True):
+            plain = simplify.dce(simplify.inline(traced.closed, remat=True))
+            plain = simplify.cse(decompose(plain, secret))
+            plain = simplify.dce(simplify.inline(plain, remat=True))
+            stages["simplified"] = plain
+            party, outs = self._party_program(plain, call, modes, inner)
+            axes = dict(axis_env=[(PARTY, self.protocol.parties)])
+            stages["shared"] = party
+            party = simplify.dce(simplify.inline(party, **axes))
+            party = simplify.cse(party, impure=MARKERS, **axes)
+            party = schedule.schedule(party, **axes)
+            stages["scheduled"] = party
+        dtypes = tuple(a.dtype for a in traced.out_avals)
+        return Program(
+            stages,
+            modes,
+            outs,
+            traced.out_tree,
+            dtypes,
+            cost(party, self.protocol.parties),
+            inner,
+            call.paths,
+            jax.jit(self._simulated(party, modes, outs, call.leaves, inner)),
+        )
+
+    def _party_program(
+        self, plain: Any, call: Call, modes: tuple[str, ...], inner: bool
+    ) -> tuple[Any, tuple[Any, ...]]:
+        """What one party does, and the kind of every output that stays shared."""
+        fp, outs = self.fixed_point, []
+        owners = [self.owners.get(arg, 0) for arg in call.args]
+
+        def party(*inputs: Any) -> list[Any]:
+            cx = Shared(self.protocol, fp)
+            values = list(inputs[:inner])
+            for x, leaf, mode, owner in zip(
+                inputs[inner:], call.leaves, modes, owners, strict=True
+            ):
+                if mode == CLEAR:
+                    x = cx.input(x, owner)
+                elif mode == SHARED:
+                    x = _wrap(leaf, x)
+                values.append(x)
+            results = []
+            outs.clear()
+            for v, var in zip(run(cx, plain, values), plain.out_avals, strict=True):
+                if not isinstance(v, SECRET):
+                    outs.append(None)
+                    results.append(jnp.asarray(v, var.dtype))
+                elif self.reveal:
+                    outs.append(None)
+                    results.append(open_value(cx, v, var.dtype))
+                else:
+                    kind, scale, share = _unwrap(v)
+                    outs.append((kind, scale))
+                    results.append(share)
+            return results
+
+        specs = [jax.ShapeDtypeStruct((8,), np.uint32)] * inner
+        for x, mode in zip(call.leaves, modes, strict=True):
+            spec = _spec(x)
+            if mode == SHARED:
+                dtype = np.dtype(np.uint8) if x.kind == "boolean" else fp.dtype
+                spec = jax.ShapeDtypeStruct(spec.shape, dtype)
+            specs.append(spec)
+        closed = trace_flat(
+            party, *specs, axis_env=[(PARTY, self.protocol.parties)], name=call.name
+        )
+        return closed, tuple(outs)
+
+    def _simulated(
+        self, party: Any, modes: Any, outs: Any, leaves: Any, inner: bool
+    ) -> Callable[..., Any]:
+        shared_in = [m == SHARED for m in modes]
+        run_parties = simulation(
+            party,
+            self.protocol.parties,
+            [*([False] * inner), *shared_in],
+            [kind is not None for kind in outs],
+        )
+        metas = [x.tree_flatten()[1] if is_shared(x) else None for x in leaves]
+
+        def fun(words: Any, *arrays: Any) -> list[Any]:
+            inputs = [
+                x if meta is None else SharedArray(x, *meta).words()
+                for x, meta in zip(arrays, metas, strict=True)
+            ]
+            if inner:
+                inner_words = chacha20.derive(words, (int(Purpose.CALL), 0, 0))
+                inputs = [inner_words, *inputs]
+            flat = run_parties(words, *inputs)
+            return [
+                x if kind is None else pack(x)
+                for x, kind in zip(flat, outs, strict=True)
+            ]
+
+        return fun
+
+    # -- looking inside ----------------------------------------------------------------
+
+    def compiled(self, *args: Any, **kwargs: Any) -> Program:
+        """The compiled program for these arguments (arrays or shape structs)."""
+        self.pop_key(kwargs)
+        return self.program(self.call(args, kwargs, is_leaf=is_shared))
+
+    def cost(self, *args: Any, **kwargs: Any) -> Cost:
+        """Rounds and bytes of one call, counted on the program."""
+        return self.compiled(*args, **kwargs).cost
+
+
+def _signature(x: Any) -> Any:
+    if is_shared(x):
+        return x.tree_flatten()[1], tuple(x.data.shape)
+    aval = jax.typeof(x) if not isinstance(x, jax.ShapeDtypeStruct) else x
+    return tuple(aval.shape), aval.dtype, getattr(aval, "weak_type", False)
+
+
+def _spec(x: Any) -> Any:
+    if is_shared(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype)
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return x
+    aval = jax.typeof(x)
+    return jax.ShapeDtypeStruct(
+        aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False)
+    )
+
+
+def _wrap(leaf: SharedArray, share: Any) -> Any:
+    if leaf.kind == "boolean":
+        return Boolean(Bit(share))
+    if leaf.kind == "integer":
+        return Integer(Arith(share))
+    return Fixed.of(Arith(share), leaf.scale)
+
+
+def _unwrap(value: Any) -> tuple[str, int, Any]:
+    if isinstance(value, Boolean):
+        return "boolean", 0, value.bit.value & np.uint8(1)
+    if isinstance(value, Integer):
+        return "integer", 0, value.share.value
+    return "fixed", value.scale, value.share.value
+
+
+@decorator
+def secret_shared(
+    fun: Callable[..., Any],
+    *,
+    parties: int = 2,
+    protocol: str = "semi2k",
+    fixed_point: FixedPoint | None = None,
+    reveal: bool = True,
+    public: Any = (),
+    owners: Mapping[str, int] | None = None,
+    runtime: Any = None,
+) -> SecretShared:
+    """Rewrite `fun` to compute on secret shares among `parties` parties.
+
+    The result takes the function's arguments in clear (then their owner shares them in
+    the first round) or already shared (`privjax.share`), plus `key=`. All floating-point
+    arguments and all integer and boolean arrays are secret; integer and boolean scalars
+    (step counters), random keys and the arguments named in `public` are public.
+
+    Args:
+      fun: a pure JAX function; `jax.grad` may be inside.
+      parties: number of parties, 2 or more.
+      protocol: "semi2k" (semi-honest, dishonest majority, dealer).
+      fixed_point: `FixedPoint(ring_bits, fractional_bits)`.
+      reveal: open the outputs; False returns `SharedArray` leaves instead, which the
+        next call accepts.
+      public: names or positions of arguments that all parties may see.
+      owners: which party holds an argument that is given in clear (default party 0).
+      runtime: None simulates all parties in this process; `privjax.distributed(...)`
+        runs this process's party.
+
+    Returns:
+      A function with the results of `fun`, in their shapes and dtypes.
+    """
+    return SecretShared(
+        fun, parties, protocol, fixed_point, reveal, public, owners, runtime
+    )
