@@ -11,6 +11,7 @@ parameter that it does not name is refused rather than ignored. Rules are consul
 some value is not plain, or when the primitive is one of the pass's `markers`.
 """
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -116,7 +117,7 @@ class Interpreter:
         outer = self.eqn, self.index
         for i, eqn in enumerate(jaxpr.eqns):
             self.eqn, self.index = eqn, i
-            with _compat.source_of(eqn):  # new equations keep the user's line
+            with _line_of(eqn):
                 out = step(self, [read(v) for v in eqn.invars])
             env.update(zip(eqn.outvars, out, strict=True))
             for v in last_use.get(i, ()):  # values may be large: let them go early
@@ -130,6 +131,12 @@ class Interpreter:
         """` (file.py:12 (function))` of the current equation, for messages."""
         line = _compat.user_line(self.eqn.source_info) if self.eqn is not None else ""
         return f" ({line})" if line else ""
+
+
+def _line_of(eqn: Any) -> Any:
+    """New equations keep the user's line, inside of a library's jit that of its call."""
+    known = _compat.user_line(eqn.source_info)
+    return _compat.source_of(eqn) if known else contextlib.nullcontext()
 
 
 def run(cx: Interpreter, closed: Any, values: Sequence[Any]) -> list[Any]:

@@ -101,11 +101,12 @@ class SecureSum:
                 "secure_sum(clip=...) takes its scale from the clip norm, but weighted "
                 "updates may be larger than it; also give fractional_bits=."
             )
-        if self.fraction(clients) < 0 or self.limit(clients) < 1:
+        largest = 1.0 if self.clip is None else self.clip
+        if self.limit(clients) < largest * 2.0 ** self.fraction(clients):
             raise InputError(
-                f"{self} has no room for the sum of {clients} clients: fractional bits "
-                f"and log2(clients) = {math.log2(clients):.1f} must stay below "
-                f"{self.bits - 1}."
+                f"{self} has no room for {clients} clients: the sum of so many values up "
+                f"to {largest} takes {self.fraction(clients)} fractional bits, a sign, "
+                f"and {math.log2(largest * clients):.1f} more."
             )
 
     def fraction(self, clients: int) -> int:

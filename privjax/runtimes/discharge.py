@@ -135,11 +135,14 @@ class _Dealer(_Discharge):
         return _receive(self, sent, domain, result)
 
 
+def receiver(domain: str, parties: int) -> int:
+    """Whom the dealer sends a result of this domain to."""
+    return int(domain[3:]) if domain.startswith("to:") else parties - 1
+
+
 def _receive(cx: _Discharge, sent: Any, domain: str, result: int) -> Any:
     """A party's share of what the dealer sent."""
-    last = cx.parties - 1
-    receiver = int(domain[3:]) if domain.startswith("to:") else last
-    here = lax.axis_index(PARTY) == receiver
+    here = lax.axis_index(PARTY) == receiver(domain, cx.parties)
     mine = jnp.where(here, sent, jnp.zeros_like(sent))
     if domain.startswith("to:"):
         return mine

@@ -72,6 +72,11 @@ class Federated(Transformed):
                 "weights= belongs to level='client'; a function written over the "
                 "clients axis weighs its clients itself."
             )
+        if level == "round" and getattr(resolve(aggregate), "clip", None) is not None:
+            raise InputError(
+                "secure_sum(clip=...) belongs to level='client'; a function written over "
+                "the clients axis clips its clients itself. Give fractional_bits=."
+            )
         self.clients = self.argument_names(clients, "clients")
         self.level = level
         self.method = resolve(aggregate)

@@ -1,7 +1,9 @@
 """`secret_shared`: run an ordinary function on secret shares."""
 
 from collections.abc import Callable, Mapping, Sequence
+import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +13,7 @@ import numpy as np
 from privjax import _compat
 from privjax.core.interpret import run
 from privjax.core.trace import Call, trace_flat
-from privjax.errors import InputError
+from privjax.errors import InputError, ProtocolError, RandomKeyError
 from privjax.passes import schedule, simplify
 from privjax.passes.cost import Cost, cost
 from privjax.passes.decompose import decompose
@@ -24,6 +26,8 @@ from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.shares import Arith, Bit
 from privjax.protocols.table import protocol_for
 from privjax.runtimes.discharge import MARKERS, PARTY
+from privjax.runtimes import material
+from privjax.runtimes.distributed import local_input
 from privjax.runtimes.simulate import simulation
 from privjax.transforms.base import Transformed, decorator, typed_key, with_inner_key
 from privjax.transforms.shared_data import SharedArray, is_shared, pack
@@ -31,7 +35,7 @@ from privjax.transforms.shared_data import SharedArray, is_shared, pack
 PUBLIC, CLEAR, SHARED = "public", "clear", "shared"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
     """A function compiled for one signature.
 
@@ -92,15 +96,16 @@ class SecretShared(Transformed):
                 )
         self.runtime = runtime
         self._programs: dict[Any, Program] = {}
+        self._online: dict[Program, Any] = {}
 
     # -- calling -----------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         key = self.pop_key(kwargs)
         call = self.call(args, kwargs, is_leaf=is_shared)
-        if self.runtime is not None:
-            return self.runtime.call(self, call, key)
         program = self.program(call)
+        if self.runtime is not None:
+            return self._call_distributed(program, call, key)
         arrays = [x.data if is_shared(x) else jnp.asarray(x) for x in call.leaves]
         consts = _compat.open_jaxpr(program.stages["traced"])[1]
         words = self.session_key(key, [*arrays, *consts])
@@ -121,6 +126,98 @@ class SecretShared(Transformed):
     def _shared(self, data: Any, kind: Any, dtype: Any) -> SharedArray:
         p = self.protocol
         return SharedArray(data, *kind, dtype, p.parties, p.name, self.fixed_point)
+
+    # -- separate processes ---------------------------------------------------------------
+
+    def deal(
+        self,
+        *args: Any,
+        directory: str | Path,
+        sessions: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        """The dealer's part: make the preprocessing of `sessions` calls ahead.
+
+        Arguments are those of the call (arrays or `jax.ShapeDtypeStruct`s: the dealer
+        needs shapes only), plus `key=`. Writes `directory/party<i>/<number>.npz`; hand
+        each party its own folder over a private channel.
+        """
+        key = self.pop_key(kwargs)
+        program = self.program(self.call(args, kwargs, is_leaf=is_shared))
+        parties, directory = self.protocol.parties, Path(directory)
+        root = self.session_key(key, [])
+        with jax.enable_x64(True):
+            offline = jax.jit(material.offline(program.party, parties))
+            first = material.next_number(directory, range(parties))
+            for number in range(first, first + sessions):
+                nonce = (int(Purpose.SESSION), number, 0)
+                words = root if sessions == 1 else chacha20.derive(root, nonce)
+                seeds, corrections = offline(words)
+                material.write(
+                    directory,
+                    number,
+                    self._digest(program),
+                    secrets.token_bytes(16).hex(),
+                    seeds,
+                    chacha20.derive(words, (int(Purpose.CALL), 0, 0)),
+                    corrections,
+                    material.receivers(program.party, parties),
+                )
+
+    def _digest(self, program: Program) -> str:
+        p = self.protocol
+        return material.program_hash(program.party, p.parties, p.name)
+
+    def _call_distributed(self, program: Program, call: Call, key: Any) -> Any:
+        runtime, parties = self.runtime, self.protocol.parties
+        if runtime.parties != parties:
+            raise ProtocolError(
+                f"the runtime has {runtime.parties} parties, {self.__name__} is for "
+                f"{parties}."
+            )
+        if key is not None:
+            raise RandomKeyError(
+                f"{self.__name__} runs in separate processes: its randomness comes from "
+                f"the dealer's material; do not pass {self.key_name}=."
+            )
+        inputs = []
+        for x, mode, arg, path in zip(
+            call.leaves, program.modes, call.args, call.paths, strict=True
+        ):
+            if mode == SHARED:
+                inputs.append(x)
+            elif mode == PUBLIC:
+                inputs.append(jnp.asarray(x))
+            else:
+                owner = self.owners.get(arg, 0)
+                mine = owner == runtime.party
+                inputs.append(local_input(x, mine, path, owner, runtime.party))
+        with jax.enable_x64(True):
+            digest = self._digest(program)
+            specs = jax.eval_shape(
+                lambda w: material.offline(program.party, parties)(w)[1],
+                jax.ShapeDtypeStruct((8,), np.uint32),
+            )
+            owners = material.receivers(program.party, parties)
+            mine = runtime.store.take(digest, specs, owners)
+            runtime.agree(digest, mine.session)
+            inputs = [
+                x.words()[0] if mode == SHARED else x  # one party holds one share
+                for x, mode in zip(inputs, program.modes, strict=True)
+            ]
+            if program.inner_key:
+                inputs = [mine.shared_words, *inputs]
+            online = self._online.get(program)
+            if online is None:
+                online = runtime.online(program.party, [k is not None for k in program.outs])
+                self._online[program] = online
+            flat = [
+                x if kind is None else pack(jnp.asarray(x))
+                for x, kind in zip(
+                    runtime.execute(online, mine, inputs), program.outs, strict=True
+                )
+            ]
+        return self.unflatten(program, flat)
 
     # -- compiling ---------------------------------------------------------------------
 

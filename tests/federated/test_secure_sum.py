@@ -202,7 +202,7 @@ def test_clip_bounds_the_joint_norm_and_sets_the_scale() -> None:
         np.testing.assert_array_equal(a, b)
     for clients in (2, 3, 100):
         f = method.fraction(clients)
-        assert clients * 2.0 * 2**f < 2**31 <= clients * 2.0 * 2 ** (f + 1) * 2
+        assert clients * 2.0 * 2**f < 2**31 <= clients * 2.0 * 2 ** (f + 1)
     edge = [jnp.full((100, 1), 2.0)]
     np.testing.assert_allclose(method.combine(words(8), edge)[0], 200.0, rtol=1e-6)
 

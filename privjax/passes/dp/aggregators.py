@@ -107,7 +107,8 @@ def conv(eqn: Any, values: Sequence[Array], states: Sequence[State]) -> Summed:
     numbers = p["dimension_numbers"]
     lhs, rhs = numbers.lhs_spec, numbers.rhs_spec
     states = _aligned(states, [lhs[1], rhs[1]])
-    if any(not isinstance(s, PerUnit) or s.axis is None for s in states):
+    whole = all(isinstance(s, PerUnit) and s.axis is not None for s in states)
+    if not whole or p["batch_group_count"] != 1:
         return by_unit(eqn, values, states)
     x = values[0].transpose(lhs[1], lhs[0], *lhs[2:])  # [units, out batch, *space]
     d = values[1].transpose(rhs[1], rhs[0], *rhs[2:])  # [units, out feature, *window]

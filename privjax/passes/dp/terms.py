@@ -8,10 +8,11 @@ norm of each unit's contribution, the sum of the contributions with weights, and
 contributions themselves. Axis 0 of every array is the units, in their order.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -53,7 +54,7 @@ class Map:
 Maps = tuple[Map, ...]
 
 
-@partial(
+@functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["a", "b"],
     meta_fields=["shape", "dtype", "precision", "maps", "digits"],
@@ -77,7 +78,7 @@ class Product:
     def units(self) -> int:
         return self.a.shape[0]
 
-    @cached_property
+    @functools.cached_property
     def outer(self) -> Array:
         """[units, groups, m, n]: the contributions before `maps`."""
         return self._contract((2,), (2,), (0, 1), self.a, self.b)
@@ -132,7 +133,7 @@ class Product:
 
     def rows(self) -> Array:
         each = self.outer.reshape(self.units, *self.shape).astype(self.dtype)
-        return jax.vmap(partial(_through, self.maps))(each) if self.maps else each
+        return jax.vmap(functools.partial(_through, self.maps))(each) if self.maps else each
 
     def scaled(self, factor: Array) -> "Product":
         """Every contribution times a public scalar."""
@@ -144,7 +145,7 @@ class Product:
         return replace(self, maps=(*self.maps, m))
 
 
-@partial(
+@functools.partial(
     jax.tree_util.register_dataclass, data_fields=["x"], meta_fields=["maps", "digits"]
 )
 @dataclass(frozen=True, eq=False)
@@ -167,7 +168,7 @@ class Rows:
         return _through(self.maps, out)
 
     def rows(self) -> Array:
-        return jax.vmap(partial(_through, self.maps))(self.x) if self.maps else self.x
+        return jax.vmap(functools.partial(_through, self.maps))(self.x) if self.maps else self.x
 
     def scaled(self, factor: Array) -> "Rows":
         return replace(self, x=self.x * factor.astype(self.x.dtype))
@@ -207,7 +208,8 @@ class Summed:
         """sum_u weights[u] * contribution[u] over the units where `keep` is true."""
         if len(self.terms) > 1 and "_rows" in self.__dict__:
             return Rows(self.rows(), (), ()).weighted(weights, keep)
-        return sum(t.weighted(weights, keep) for t in self.terms)
+        parts = [t.weighted(weights, keep) for t in self.terms]
+        return functools.reduce(operator.add, parts)
 
     def rows(self) -> Array:
         """The contributions: [units, ...]."""
@@ -287,7 +289,7 @@ def _wide(dtype: Any) -> Any:
 
 def _square_sum(x: Array) -> Array:
     x = x.astype(_wide(x.dtype)).reshape(x.shape[0], math.prod(x.shape[1:]))
-    return jnp.sum(jnp.square(jnp.abs(x)), axis=1)
+    return jnp.sum(jnp.square(x), axis=1)
 
 
 def _column(v: Array, x: Array) -> Array:
@@ -296,7 +298,8 @@ def _column(v: Array, x: Array) -> Array:
 
 def _masked(x: Array, keep: Array) -> Array:
     """Rows of units that are left out become zero, also where they are not finite."""
-    return jnp.where(_column(keep, x), x, 0)
+    keep = lax.broadcast_in_dim(keep, x.shape, (0,))
+    return lax.select(keep, x, jnp.zeros_like(x))
 
 
 def _scaled(x: Array, weights: Array, keep: Array) -> Array:

@@ -18,14 +18,45 @@ from privjax import _compat
 from privjax._typing import Array
 from privjax.core import control, markers
 from privjax.core.interpret import Interpreter, run
-from privjax.core.labels import Labels
+from privjax.core.labels import Labels, infer
 from privjax.core.trace import Traced
 from privjax.errors import LeakError, UnsupportedError
-from privjax.passes.dp.aggregators import by_unit
+from privjax.passes.dp.aggregators import AGGREGATORS, by_unit
 from privjax.passes.federated.client import output_name
 from privjax.passes.simplify import dce, inline
-from privjax.passes.units import Mixed, PerUnit, State, Sum, UnitAnalysis, analyse
+from privjax.passes.units import PUBLIC, Mixed, PerUnit, Public, State, Sum, per_unit
+from privjax.passes.units.analysis import _Walk as Walk
 from privjax.prg.chacha20 import Purpose, derive
+
+
+class _Leaving(Walk):
+    """The unit analysis where a sum over clients leaves them as soon as it is formed.
+
+    From there on it is public, of level 1. In a loop over clients a sum is not complete
+    before the loop ends.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(frozenset(), strict=False)
+        self.loops = 0
+
+    def through(self, walk: Any, eqn: Any, labels: list[State]) -> Any:
+        over_clients = False
+        if eqn.primitive.name == "scan":
+            xs = labels[sum(_compat.scan_arity(eqn.params, len(labels))) :]
+            over_clients = any(isinstance(s, PerUnit) and s.axis == 0 for s in xs)
+        self.loops += over_clients
+        outs, below = super().through(walk, eqn, labels)
+        self.loops -= over_clients
+        return self._left(outs), below
+
+    def transfer(self, eqn: Any, labels: Sequence[State]) -> list[State]:
+        return self._left(super().transfer(eqn, labels))
+
+    def _left(self, states: Sequence[State]) -> list[State]:
+        if self.loops:
+            return list(states)
+        return [Public(1) if isinstance(s, Sum) else s for s in states]
 
 
 @dataclass(frozen=True)
@@ -33,7 +64,8 @@ class RoundProgram:
     """A verified round: flat inputs to flat outputs."""
 
     closed: Any
-    analysis: UnitAnalysis
+    labels: Labels
+    outs: Sequence[State]
 
     def run(
         self, values: Sequence[Any], *, method: Any, key_words: Any = None
@@ -42,10 +74,9 @@ class RoundProgram:
 
         Returns: the flat outputs, and those of them that depend on the clients.
         """
-        cx = _Sums(self.analysis.labels, method, key_words)
-        out = run(cx, self.closed, values)
-        states = zip(out, self.analysis.outs, strict=True)
-        return out, [x for x, s in states if isinstance(s, Sum) or s.level]
+        out = run(_Sums(self.labels, method, key_words), self.closed, values)
+        pairs = zip(out, self.outs, strict=True)
+        return out, [x for x, state in pairs if state.level]
 
 
 def round_program(traced: Traced, own: Sequence[bool]) -> RoundProgram:
@@ -59,13 +90,18 @@ def round_program(traced: Traced, own: Sequence[bool]) -> RoundProgram:
         client's data goes to the host; with the line where that happens.
     """
     closed = dce(inline(traced.closed))
-    found = analyse(closed, [0 if mine else None for mine in own])
-    if found.leaks:
+    walk = _Leaving()
+    states = [
+        per_unit(0, aval.shape[0]) if mine else PUBLIC
+        for aval, mine in zip(closed.in_avals, own, strict=True)
+    ]
+    outs, labels = infer(walk, closed, states)
+    if walk.leaks:
         raise LeakError(
-            f"{traced.name}: {found.leaks[0]}. The clients' data must not go there."
+            f"{traced.name}: {walk.leaks[0]}. The clients' data must not go there."
         )
     jaxpr, _ = _compat.open_jaxpr(closed)
-    for k, (state, var) in enumerate(zip(found.outs, jaxpr.outvars, strict=True)):
+    for k, (state, var) in enumerate(zip(outs, jaxpr.outvars, strict=True)):
         out = f"{traced.name}: output {output_name(traced.out_tree, k)}"
         if isinstance(state, PerUnit):
             raise LeakError(
@@ -77,9 +113,9 @@ def round_program(traced: Traced, own: Sequence[bool]) -> RoundProgram:
                 f"{out} is no sum over clients: {state.cause}. Only sums of what each "
                 "client computes alone may leave them."
             )
-    for eqn, body, n_carry in _loops(closed, found.labels):
+    for eqn, body, n_carry in _loops(closed, labels):
         _no_overwriting(traced.name, eqn, body, n_carry)
-    return RoundProgram(closed, found)
+    return RoundProgram(closed, labels, outs)
 
 
 class _Sums(Interpreter):
@@ -99,27 +135,24 @@ class _Sums(Interpreter):
         eqn = self.eqn
         below = self.labels.below.get(self.index)
         if below is not None:
-            if not any(map(_has_sums, below)):
+            if not any(map(_concerns, below)):
                 return super().plain(values)
             return list(self.rules[eqn.primitive.name](self, *values, **eqn.params))
         ins, outs = self._states(eqn.invars), self._states(eqn.outvars)
-        if not _makes_sum(ins, outs):
+        if eqn.primitive.name == "declassify" or not _makes_sum(ins, outs):
             return super().plain(values)
         if not any(isinstance(s, PerUnit) and s.axes for s in ins):
             if self.method.streams:
                 return super().plain(values)
             raise UnsupportedError(
                 f"`{eqn.primitive.name}`{self.where()} adds one client after the other "
-                f"in a loop, which {self.method} cannot take part in. Compute all clients "
-                "with jax.vmap (or stack what the loop computes) and sum at once."
+                f"in a loop, which {self.method} cannot take part in. Compute all "
+                "clients with jax.vmap (or stack what the loop computes) and sum at once."
             )
-        parts = [
-            by_unit(eqn, values, ins, result=k).rows() for k in range(len(eqn.outvars))
-        ]
         words = None
         if self.method.needs_key:
             words = derive(self.words, (Purpose.CALL, self.index, 0))
-        return markers.aggregate(parts, self.method, words)
+        return markers.aggregate(_rows(eqn, values, ins), self.method, words)
 
     def _states(self, atoms: Sequence[Any]) -> list[State | None]:
         return [
@@ -139,17 +172,31 @@ class _Sums(Interpreter):
         return _Sums(self.labels.below[self.index][self.part], self.method, state)
 
 
+def _rows(eqn: Any, values: Sequence[Any], states: Sequence[Any]) -> list[Array]:
+    """Every client's contribution to each result: [clients, ...]."""
+    name = eqn.primitive.name
+    if name == "dot_general" and eqn.outvars[0].aval.dtype.kind not in "fcV":
+        raise UnsupportedError(
+            f"`dot_general` ({_compat.user_line(eqn.source_info)}) contracts the clients "
+            "in integers; multiply and sum them instead."
+        )
+    if name in AGGREGATORS:
+        return [AGGREGATORS[name](eqn, values, states).rows()]
+    return [
+        by_unit(eqn, values, states, result=k).rows() for k in range(len(eqn.outvars))
+    ]
+
+
 def _makes_sum(ins: Sequence[Any], outs: Sequence[Any]) -> bool:
     """Whether clients' values go in and nothing but a sum over clients comes out."""
     return any(isinstance(s, PerUnit) for s in ins) and any(
-        isinstance(s, Sum) for s in outs
+        isinstance(s, Sum) or (isinstance(s, Public) and s.level) for s in outs
     )
 
 
-def _has_sums(labels: Labels) -> bool:
-    return any(isinstance(s, Sum) for s in labels.of.values()) or any(
-        _has_sums(below) for bodies in labels.below.values() for below in bodies
-    )
+def _concerns(labels: Labels) -> bool:
+    """Whether clients' values get into a body."""
+    return any(isinstance(s, PerUnit) for s in labels.of.values())
 
 
 def _loops(closed: Any, labels: Labels) -> Iterator[tuple[Any, Any, int]]:

@@ -42,25 +42,39 @@ def conv(op: Op) -> State:
     """Batch and feature axes may carry units; spatial axes may not."""
     p = op.params
     lhs, rhs, out = p["dimension_numbers"]
-    grouped = p["feature_group_count"] != 1, p["batch_group_count"] != 1
-    channels = [(0, lhs[1], rhs[1]), (1, rhs[1], lhs[1])]
-    for i, mine, partner in channels:
+    by_feature, by_batch = p["feature_group_count"], p["batch_group_count"]
+    for i, mine, partner in ((0, lhs[1], rhs[1]), (1, rhs[1], lhs[1])):
         # In a convolution's own gradient the batch is contracted, as if it were channels.
         if op.axes(i) != (mine,):
             continue
-        if any(grouped):
-            return op.mixed("this grouping of a convolution is not understood")
+        if by_feature != 1:
+            break
         other = op.states[1 - i]
         if isinstance(other, PerUnit):
             if op.place(i, {mine: partner}.get) != PerUnit(other.digits):
                 return op.mixed(_ACROSS)
         return op.total()
-    if grouped[1] or (grouped[0] and op.axes(1)):
+    # Convolutions of single units under `vmap` are groups of one convolution.
+    for groups, axis in ((by_feature, lhs[1]), (by_batch, lhs[0])):
+        if groups > 1 and _outermost(op, 0, axis, groups):
+            if _outermost(op, 1, rhs[0], groups):
+                return op.place(1, {rhs[0]: out[1]}.get)
+    if by_batch != 1 or (by_feature != 1 and op.axes(1)):
         return op.mixed("this grouping of a convolution is not understood")
     where = [{lhs[0]: out[0]}, {rhs[0]: out[1]}]
     return op.combine(
         op.place(i, where[i].get, "it convolves along the axis of units") for i in (0, 1)
     )
+
+
+def _outermost(op: Op, i: int, axis: int, groups: int) -> bool:
+    """Whether the units are the slowest index of an axis, and no group holds two."""
+    state = op.states[i]
+    if not isinstance(state, PerUnit) or len(state.digits) != 1:
+        return False
+    (d,) = state.digits
+    whole = d.size * d.inner == op.shapes[i][axis]
+    return d.axis == axis and whole and groups % d.size == 0
 
 
 RULES = {

@@ -1,0 +1,115 @@
+"""Two processes on loopback give the simulation's outputs bit for bit."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from two_party_process import OWNERS, arguments, program
+
+from privjax.errors import PreprocessingError
+from privjax.prg.keys import insecure_key
+from privjax.runtimes.material import Store
+from privjax.transforms.secret_shared import secret_shared
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_two_processes_equal_the_simulation(tmp_path):
+    fun = secret_shared(program, owners=OWNERS)
+    args = arguments()
+    specs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args]
+    fun.deal(*specs, directory=tmp_path, key=insecure_key(7))
+    script = Path(__file__).parent / "two_party_process.py"
+    port = str(free_port())
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    parties = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(i), port, str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=env,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    logs = [p.communicate(timeout=300)[0] for p in parties]
+    assert [p.returncode for p in parties] == [0, 0], "\n".join(logs)
+
+    # The dealer draws the session's key without inputs, so that the same key gives the
+    # same masks here only through `run` itself.
+    compiled = fun.compiled(*args)
+    with jax.enable_x64(True):
+        words = fun.session_key(insecure_key(7), [])
+        simulated = compiled.run(words, *args)
+    for i in range(2):
+        with np.load(tmp_path / f"result{i}.npz") as out:
+            np.testing.assert_array_equal(out["w"], simulated[0])
+            np.testing.assert_array_equal(out["losses"], simulated[1])
+    plain = jax.jit(program)(*args)
+    np.testing.assert_allclose(simulated[0], plain[0], atol=1e-4)
+    np.testing.assert_allclose(simulated[1], plain[1], atol=1e-4)
+
+
+@pytest.fixture
+def dealt(tmp_path):
+    fun = secret_shared(lambda x: x * x)
+    x = jax.ShapeDtypeStruct((3,), np.float32)
+    fun.deal(x, directory=tmp_path, sessions=2)
+    return fun, x, tmp_path
+
+
+def take(fun, x, directory, party=1):
+    from privjax.runtimes import material
+
+    program = fun.compiled(x)
+    owners = material.receivers(program.party, 2)
+    with jax.enable_x64(True):
+        specs = jax.eval_shape(
+            lambda w: material.offline(program.party, 2)(w)[1],
+            jax.ShapeDtypeStruct((8,), np.uint32),
+        )
+    digest = material.program_hash(program.party, 2, "semi2k")
+    return Store(directory, party).take(digest, specs, owners)
+
+
+def test_material_is_used_once(dealt):
+    fun, x, directory = dealt
+    first, second = take(*dealt), take(*dealt)
+    assert first.session != second.session
+    assert not np.array_equal(first.seed, second.seed)
+    with pytest.raises(PreprocessingError, match="no material is left"):
+        take(*dealt)
+    assert all(f.stat().st_size == 0 for f in directory.glob("party1/*.used"))
+
+
+def test_material_of_another_program_is_refused_and_kept(dealt):
+    _, x, directory = dealt
+    other = secret_shared(lambda x: x * x * x)
+    with pytest.raises(PreprocessingError, match="was made for"):
+        take(other, x, directory)
+    assert len(list(directory.glob("party1/*.npz"))) == 2
+
+
+def test_damaged_material_is_refused(dealt):
+    fun, x, directory = dealt
+    file = sorted(directory.glob("party1/*.npz"))[0]
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(PreprocessingError, match="cannot be read"):
+        take(*dealt)
+
+
+def test_only_the_last_party_receives_corrections(dealt):
+    _, _, directory = dealt
+    with np.load(sorted(directory.glob("party0/*.npz"))[0]) as first:
+        # Party 0 owns the input: it is told its mask, and nothing of the product.
+        shapes = [first[n].shape for n in first.files if n.startswith("c")]
+    assert shapes == [(3,)]
