@@ -118,7 +118,8 @@ def rows() -> list[Row]:
     keys = jax.random.split(fresh_key(), length)
     batches = jax.tree.map(lambda x: jnp.broadcast_to(x, (length, *x.shape)), batch)
     found = {
-        k: seconds(jax.jit(epoch(f)), params, batches, keys, repeats=7, calls=2) / length
+        k: seconds(jax.jit(epoch(f)), params, batches, keys, repeats=7, calls=2)
+        / length
         for k, f in steps.items()
     }
     result.append(row("MLP 13-32-24-1, batch 32, step in a scan", found))

@@ -4,12 +4,16 @@ Supported: JAX 0.10.2 (the newest for Python 3.11) and 0.11.x (Python 3.12 and n
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 from jax.extend import core as jex_core
 from jax.extend import source_info_util
 from jax.interpreters.partial_eval import dce_jaxpr
+
+# A message names the user's line, not ours.
+source_info_util.register_exclusion(str(Path(__file__).parent))
 
 Literal = jex_core.Literal
 Primitive = jex_core.Primitive

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from privjax import _compat
-from privjax.core.interpret import Interpreter, run
+from privjax.core.interpret import Interpreter, Rule, run
 from privjax.errors import UnsupportedError
 
 
@@ -23,10 +23,10 @@ def scan(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
     """`scan`: the body under `lax.scan`, carries in their common form."""
     n_consts, n_carry = _compat.scan_arity(params, len(values))
     length, jaxpr = params["length"], params["jaxpr"]
-    values = _arrays(cx, values)
-    consts, init = values[:n_consts], values[n_consts : n_consts + n_carry]
+    arrays = _arrays(cx, values)
+    consts, init = arrays[:n_consts], arrays[n_consts : n_consts + n_carry]
     steps = jnp.arange(length, dtype=jnp.uint32) if cx.needs_index else None
-    xs = (steps, cx.sub_inputs(), values[n_consts + n_carry :])
+    xs = (steps, cx.sub_inputs(), arrays[n_consts + n_carry :])
 
     def body(carry: Any, x: Any) -> Any:
         index, inputs, x = x
@@ -56,8 +56,8 @@ def scan(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
 def while_loop(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
     """`while`: predicate and body under `lax.while_loop`, with a counter if needed."""
     nc, nb = params["cond_nconsts"], params["body_nconsts"]
-    values = _arrays(cx, values)
-    cond_consts, body_consts = values[:nc], values[nc : nc + nb]
+    arrays = _arrays(cx, values)
+    cond_consts, body_consts = arrays[:nc], arrays[nc : nc + nb]
 
     def test(carry: Any) -> Any:
         index, state = carry
@@ -72,9 +72,7 @@ def while_loop(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
         return None if index is None else index + jnp.uint32(1), out
 
     zero = jnp.uint32(0) if cx.needs_index else None
-    init = _stable(
-        cx, values[nc + nb :], lambda c: jax.eval_shape(body, (zero, c))[1]
-    )
+    init = _stable(cx, arrays[nc + nb :], lambda c: jax.eval_shape(body, (zero, c))[1])
 
     def stable_body(carry: Any) -> Any:
         index, out = body(carry)
@@ -85,7 +83,7 @@ def while_loop(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
 
 def cond(cx: Interpreter, index: Any, *operands: Any, **params: Any) -> list[Any]:
     """`cond`: the branches under `lax.switch`, results in their common form."""
-    inputs, operands = cx.sub_inputs(), _arrays(cx, operands)
+    inputs, arrays = cx.sub_inputs(), _arrays(cx, operands)
     index = cx.predicate(index)
 
     def branch(part: int) -> Callable[..., Any]:
@@ -98,8 +96,8 @@ def cond(cx: Interpreter, index: Any, *operands: Any, **params: Any) -> list[Any
 
     bodies = [branch(part) for part in range(len(params["branches"]))]
     if not cx.tagged:
-        return lax.switch(index, bodies, *operands)
-    results = [jax.eval_shape(body, *operands) for body in bodies]
+        return lax.switch(index, bodies, *arrays)
+    results = [jax.eval_shape(body, *arrays) for body in bodies]
     common = results[0]
     for other in results[1:]:
         common = [_join(cx, a, b) for a, b in zip(common, other, strict=True)]
@@ -107,7 +105,7 @@ def cond(cx: Interpreter, index: Any, *operands: Any, **params: Any) -> list[Any
     def coerced(body: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *ops: _coerce_all(cx, body(*ops), common)
 
-    return lax.switch(index, [coerced(b) for b in bodies], *operands)
+    return lax.switch(index, [coerced(b) for b in bodies], *arrays)
 
 
 def inline(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
@@ -150,10 +148,10 @@ def remat(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
 
 def shard_map(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
     """`shard_map`: the body on each shard; every leaf of a value has its spec."""
-    values = _arrays(cx, values)
+    arrays = _arrays(cx, values)
     specs = [
         jax.tree.map(lambda _, s=s: s, v)
-        for v, s in zip(values, params["in_specs"], strict=True)
+        for v, s in zip(arrays, params["in_specs"], strict=True)
     ]
 
     def body(*vals: Any) -> Any:
@@ -166,10 +164,10 @@ def shard_map(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
         out_specs=list(params["out_specs"]),
         check_vma=params["check_vma"],
         axis_names=frozenset(params["manual_axes"]),
-    )(*values)
+    )(*arrays)
 
 
-RULES = {
+RULES: dict[str, Rule] = {
     "scan": scan,
     "while": while_loop,
     "cond": cond,
@@ -198,12 +196,12 @@ def _renew(values: Sequence[Any]) -> list[Any]:
 
 
 def _join(cx: Interpreter, a: Any, b: Any) -> Any:
-    return a if jax.tree.structure(a) == jax.tree.structure(b) else cx.join(a, b)
+    return a if _same_form(a, b) else cx.join(a, b)
 
 
 def _coerce_all(cx: Interpreter, values: Sequence[Any], like: Sequence[Any]) -> Any:
     return [
-        v if jax.tree.structure(v) == jax.tree.structure(k) else cx.coerce(v, k)
+        v if _same_form(v, k) else cx.coerce(v, k)
         for v, k in zip(values, like, strict=True)
     ]
 
@@ -226,4 +224,5 @@ def _stable(
 
 
 def _same_form(a: Any, b: Any) -> bool:
-    return jax.tree.structure(a) == jax.tree.structure(b)
+    form: Any = jax.tree.structure(a)
+    return bool(form == jax.tree.structure(b))

@@ -14,7 +14,7 @@ some value is not plain, or when the primitive is one of the pass's `markers`.
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import jax
@@ -154,7 +154,7 @@ def environment(closed: Any, values: Sequence[Any]) -> tuple[Any, dict[Any, Any]
     def read(atom: Any) -> Any:
         if isinstance(atom, _compat.Literal):
             # A Python scalar would be re-typed by the x64 mode of the moment.
-            return np.asarray(atom.val, atom.aval.dtype)
+            return np.asarray(atom.val, np.dtype(atom.aval.dtype))
         return env[atom]
 
     return jaxpr, env, read
@@ -203,7 +203,7 @@ def _jaxpr_mentions(jaxpr: Any, names: frozenset[str]) -> bool:
     return any(_mentions(eqn, names) for eqn in jaxpr.eqns)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _named_params(rule: Rule) -> frozenset[str] | None:
     """Keyword parameters of a rule; None when it takes all of them (control flow)."""
     params = inspect.signature(rule).parameters.values()
@@ -228,4 +228,4 @@ def _last_uses(jaxpr: Any) -> dict[int, tuple[Any, ...]]:
     return by_index
 
 
-_LEAF = jax.tree.structure(0)
+_LEAF: Any = jax.tree.structure(0)

@@ -140,9 +140,7 @@ def _aggregate_jvp(primals: Any, tangents: Any, *, method: Any, keyed: bool) -> 
 
 def _aggregate_transpose(cotangents: Any, *xs: Any, method: Any, keyed: bool) -> Any:
     return [
-        ad.Zero(x.aval)
-        if isinstance(c, ad.Zero)
-        else jnp.broadcast_to(c, x.aval.shape)
+        ad.Zero(x.aval) if isinstance(c, ad.Zero) else jnp.broadcast_to(c, x.aval.shape)
         for c, x in zip(cotangents, xs, strict=True)
     ]
 
@@ -192,9 +190,7 @@ def _noise_batch(args: Any, dims: Any, *, mechanism: Any, lanes: int) -> Any:
         )
     size = args[0].shape[dims[0]]
     moved = [
-        jnp.broadcast_to(x, (size, *x.shape))
-        if d is None
-        else jnp.moveaxis(x, d, 0)
+        jnp.broadcast_to(x, (size, *x.shape)) if d is None else jnp.moveaxis(x, d, 0)
         for x, d in zip(args, dims, strict=True)
     ]
     out = noise_p.bind(*moved, mechanism=mechanism, lanes=lanes + 1)

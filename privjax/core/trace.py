@@ -81,7 +81,7 @@ class Traced:
     @property
     def consts(self) -> tuple[Any, ...]:
         """Arrays that the function closed over (maybe tracers of an outer trace)."""
-        return _compat.open_jaxpr(self.closed)[1]
+        return tuple(_compat.open_jaxpr(self.closed)[1])
 
     @property
     def in_avals(self) -> list[Any]:
@@ -105,7 +105,6 @@ def flatten_call(
         bound = signature.bind(*args, **kwargs)
     except TypeError as e:
         raise InputError(f"{name}{signature}: {e}") from None
-    bound.apply_defaults()
     entries = list(bound.arguments.items())
     named, tree = jax.tree_util.tree_flatten_with_path(
         [value for _, value in entries], is_leaf=is_leaf
@@ -119,10 +118,10 @@ def flatten_call(
         for i, v in zip(dynamic, values, strict=True):
             leaves[i] = v
         again = dict(zip(bound.arguments, jax.tree.unflatten(tree, leaves)))
-        full = inspect.BoundArguments(signature, again)  # type: ignore[arg-type]
+        full = inspect.BoundArguments(signature, again)
         return full.args, full.kwargs
 
-    owners = [entries[named[i][0][0].idx][0] for i in dynamic]  # type: ignore[attr-defined]
+    owners = [entries[named[i][0][0].idx][0] for i in dynamic]
     paths = [
         owner + jax.tree_util.keystr(named[i][0][1:])
         for owner, i in zip(owners, dynamic)

@@ -1,16 +1,16 @@
-"""How a sum over clients is formed: in the clear, or so that the server sees only the sum.
+"""How a sum over clients is formed: in the clear, or so that only the sum is seen.
 
 A method is hashable (it is a parameter of the `aggregate` marker) and has
 - `combine(key_words, xs)`: the sum of each of `xs` over its leading axis of clients,
-- `prepare(xs)`: what a client does to its own arrays before they are weighted and summed,
+- `prepare(xs)`: what a client does to its own arrays before they are weighted,
 - `check(clients, weighted)`: raises where this number of clients cannot be served,
 - `needs_key`; `streams`, whether sums of parts may be added up, so that a loop over
   clients keeps one running sum; `linear`, whether the sum may be differentiated.
 
 The secure sum is that of Bonawitz et al., "Practical Secure Aggregation for
-Privacy-Preserving Machine Learning" (CCS 2017), section 4, steps of a round in which all
-clients stay; its sparse form takes the graph of Bell et al., "Secure Single-Server
-Aggregation with (Poly)Logarithmic Overhead" (CCS 2020), section 3.
+Privacy-Preserving Machine Learning" (CCS 2017), section 4, the steps of a round in
+which all clients stay; its sparse form takes the graph of Bell et al., "Secure
+Single-Server Aggregation with (Poly)Logarithmic Overhead" (CCS 2020), section 3.
 """
 
 import math
@@ -26,6 +26,7 @@ from jax import lax
 from privjax._typing import Array
 from privjax.errors import InputError, UnsupportedError
 from privjax.prg.chacha20 import Purpose, bits, derive
+from privjax.prg.session import session
 
 # More fractional bits than this say nothing about a float32 update of ordinary size.
 _FINEST = 40
@@ -87,8 +88,8 @@ class SecureSum:
     def check(self, clients: int, weighted: bool) -> None:
         if clients < 2:
             raise InputError(
-                f"a secure sum of {clients} client(s) would be that client's update; at "
-                "least 2 are needed."
+                f"a secure sum of {clients} client(s) would be that client's update; "
+                "at least 2 are needed."
             )
         if self.neighbours is not None and self.neighbours >= clients:
             raise InputError(
@@ -104,9 +105,9 @@ class SecureSum:
         largest = 1.0 if self.clip is None else self.clip
         if self.limit(clients) < largest * 2.0 ** self.fraction(clients):
             raise InputError(
-                f"{self} has no room for {clients} clients: the sum of so many values up "
-                f"to {largest} takes {self.fraction(clients)} fractional bits, a sign, "
-                f"and {math.log2(largest * clients):.1f} more."
+                f"{self} has no room for {clients} clients: the sum of so many values "
+                f"up to {largest} takes {self.fraction(clients)} fractional bits, a "
+                f"sign, and {math.log2(largest * clients):.1f} more."
             )
 
     def fraction(self, clients: int) -> int:
@@ -115,7 +116,9 @@ class SecureSum:
             return self.fractional_bits
         if self.clip is None:
             return 24
-        return min(_FINEST, math.floor(self.bits - 1 - math.log2(clients * self.clip)))
+        # A little room: a norm that was clipped in float32 may be rounded up.
+        fits = math.floor(math.log2(self.limit(clients) / (1.001 * self.clip)))
+        return min(_FINEST, fits)
 
     def limit(self, clients: int) -> int:
         """The largest |round(2^f x)| of a client of which `clients` can be summed."""
@@ -128,7 +131,7 @@ class SecureSum:
     # -- the client ------------------------------------------------------------------
 
     def prepare(self, xs: Sequence[Array]) -> list[Array]:
-        """Scale the update so that its joint L2 norm over all arrays is at most `clip`."""
+        """Scale the update to a joint L2 norm over all arrays of at most `clip`."""
         if self.clip is None:
             return list(xs)
         square = [jnp.sum(jnp.square(x.astype(jnp.float32))) for x in xs]
@@ -137,7 +140,7 @@ class SecureSum:
         return [x * factor.astype(x.dtype) for x in xs]
 
     def _encode(self, x: Array, uniform: Array | None) -> tuple[Array, Array]:
-        """[clients, ...] -> ring words [clients, size], and whether all are in range."""
+        """[clients, ...] -> ring words [clients, size]; whether all are in range."""
         clients = x.shape[0]
         flat = x.reshape(clients, -1)
         if jnp.issubdtype(x.dtype, jnp.integer):
@@ -179,9 +182,9 @@ class SecureSum:
     def _pair(self, key: Array, clients: int) -> Any:
         """The edges of the graph: a function from 0 .. clients*degree/2 - 1 to (i, j).
 
-        Edge t joins places a and a + d of a circle, a = t mod clients, d = t div clients
-        + 1. With degree clients - 1 these are all pairs once. With fewer, clients take
-        their places by a random permutation, as Bell et al. ask.
+        Edge t joins places a and a + d of a circle, a = t mod clients and d = 1 + t div
+        clients. With degree clients - 1 these are all pairs once. With fewer, clients
+        take their places by a random permutation, as Bell et al. ask.
         """
         if self.neighbours is None:
             place = jnp.arange(clients, dtype=jnp.uint32)
@@ -198,6 +201,9 @@ class SecureSum:
         return pair
 
     def _masked(self, key: Array, xs: Sequence[Array]) -> tuple[Array, Array]:
+        # Bound to what it masks: the same key on other values, or in the lanes of a
+        # vmap, masks otherwise.
+        key = session(key, *xs, context=f"aggregate by {self}")
         words, fits = self._quantised(key, xs)
         clients, size = words.shape
         pair = self._pair(key, clients)
@@ -221,7 +227,8 @@ class SecureSum:
         3. y_i = q_i + sum_{j > i} PRG(s_ij) - sum_{j < i} PRG(s_ji)  mod 2^bits.
 
         Args:
-          key_words: uint32[8], never used for another round.
+          key_words: uint32[8], best never used for another round (masks come from a
+            session of the key and of `xs`, see `privjax.prg.session`).
           xs: arrays [clients, ...].
 
         Returns:
@@ -235,9 +242,9 @@ class SecureSum:
         """The sum of each of `xs` over clients, from the masked updates alone.
 
         Each sum is off by at most clients * 2^-(f+1) with rounding to nearest and
-        clients * 2^-f with stochastic rounding, and rounded once to its type. Where some
-        client's value is not finite or out of range, all floating-point sums are NaN:
-        such a client has nothing to send.
+        clients * 2^-f with stochastic rounding, and rounded once to its type. Where
+        some client's value is not finite or out of range, all floating-point sums are
+        NaN: such a client has nothing to send.
         """
         clients = xs[0].shape[0]
         self.check(clients, weighted=False)
@@ -277,22 +284,22 @@ def secure_sum(
 
     Every client sends its update as fixed-point numbers plus masks that it shares with
     other clients; the masks cancel in the sum. One process that simulates the round
-    derives all pairwise keys from the key of the round and protects nobody; the
-    guarantee holds when each pair agrees on its key in private, for semi-honest parties,
-    when of a client's neighbours at least one does not collude with the server, and when
-    all clients of the round answer.
+    derives all pairwise keys from the key of the round and protects nobody. The
+    guarantee holds for semi-honest parties, when each pair agrees on a key in private,
+    when the clients that do not collude with the server stay connected by shared masks
+    (the server learns the sum over each connected group), and when all clients answer.
 
     Args:
       bits: 64 or 32, the ring's word. The sum of all clients must stay below
         2^(bits-1-fractional_bits) in absolute value.
       fractional_bits: resolution 2^-fractional_bits. Default: 24 in the 64-bit ring
-        (with 1,000 clients each may send up to 5e8); with `clip`, as many as fit, at most
-        40.
+        (with 1,000 clients each may send up to 5e8); with `clip`, as many as fit, at
+        most 40.
       clip: each client scales its update (before its weight) to this joint L2 norm.
       rounding: "nearest", or "stochastic", which is unbiased.
       neighbours: an even number of others with whom a client shares masks, on a random
-        circulant graph drawn each round. Default: all others, whose cost is quadratic in
-        the number of clients; beyond about 30 clients choose some tens of neighbours.
+        circulant graph drawn each round. Default: all others, whose cost is quadratic
+        in the number of clients; beyond about 30 of them choose some tens.
 
     Raises:
       InputError: an option out of its range.
@@ -307,7 +314,8 @@ def secure_sum(
         raise InputError(f"secure_sum(clip={clip!r}) must be a positive number.")
     if fractional_bits is not None and not 0 <= fractional_bits < bits - 1:
         raise InputError(
-            f"secure_sum(fractional_bits={fractional_bits!r}) must be in [0, {bits - 1})."
+            f"secure_sum(fractional_bits={fractional_bits!r}) must be in "
+            f"[0, {bits - 1})."
         )
     if bits == 32 and clip is None and fractional_bits is None:
         raise InputError(

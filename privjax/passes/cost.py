@@ -4,7 +4,8 @@ Loops are multiplied through; of branches the dearest counts; a while loop count
 iteration and is marked as unbounded.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -40,16 +41,14 @@ class Cost:
         return self.dealt_bits / 8e6
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(
-            *(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)[:-1]),
-            unbounded=self.unbounded or other.unbounded,
-        )
+        return self._each(lambda n: getattr(self, n) + getattr(other, n), other)
 
     def times(self, n: int) -> "Cost":
-        return Cost(
-            *(getattr(self, f.name) * n for f in fields(self)[:-1]),
-            unbounded=self.unbounded,
-        )
+        return self._each(lambda name: getattr(self, name) * n, self)
+
+    def _each(self, fun: Callable[[str], int], other: "Cost") -> "Cost":
+        counts: dict[str, Any] = {f.name: fun(f.name) for f in fields(self)[:-1]}
+        return Cost(**counts, unbounded=self.unbounded or other.unbounded)
 
 
 def cost(closed: Any, parties: int) -> Cost:
@@ -80,7 +79,7 @@ def _equation(eqn: Any, parties: int) -> Cost:
         return max(inner, key=lambda c: (c.rounds, c.sent_bits))
     summed = sum(inner, Cost())
     if name == "while" and summed != Cost():
-        return Cost(*(getattr(summed, f.name) for f in fields(Cost)[:-1]), True)
+        return replace(summed, unbounded=True)
     return summed
 
 

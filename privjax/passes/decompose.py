@@ -144,7 +144,6 @@ def _pow(x: Any, y: Any) -> Any:
     return lax.exp(lax.mul(*_broadcast(lax.log(x), y.astype(x.dtype))))
 
 
-
 def _cumulative(x: Any, axis: int, reverse: bool, combine: Any) -> Any:
     """A parallel prefix (Kogge and Stone): log2(n) levels."""
     v = jnp.moveaxis(x, axis, 0)
@@ -202,10 +201,27 @@ RULES: dict[str, Callable[..., Any]] = {
 }
 
 
+def _branch(cx: "Decompose", index: Any, *operands: Any, **params: Any) -> list[Any]:
+    """A branch on a secret: all branches run, and the results are selected."""
+    if not isinstance(index, Tainted):
+        return control.cond(cx, index, *operands, **params)
+    results = [run(cx, branch, operands) for branch in params["branches"]]
+    return [cx.apply(_select, index, *cases) for cases in zip(*results, strict=True)]
+
+
+def _select(index: Any, *cases: Any) -> Any:
+    if len(cases) == 2:  # a predicate: the index came from a boolean
+        return jnp.where(lax.convert_element_type(index, bool), cases[1], cases[0])
+    out = cases[-1]
+    for k in reversed(range(1, len(cases) - 1)):
+        out = jnp.where(lax.le(index, np.asarray(k, index.dtype)), cases[k], out)
+    return jnp.where(lax.le(index, np.asarray(0, index.dtype)), cases[0], out)
+
+
 class Decompose(Interpreter):
     """Apply `RULES` to every equation with a tainted operand, recursively."""
 
-    rules = control.RULES
+    rules = control.RULES | {"cond": _branch}
     seen_public = frozenset({"reveal"})
 
     def is_plain(self, value: Any) -> bool:
@@ -225,11 +241,14 @@ class Decompose(Interpreter):
         if name in ("ne", "eq") and values[0] is values[1]:  # the test for NaN
             return [jnp.full(self.eqn.outvars[0].aval.shape, name == "eq")]
         if name in RULES:
-            avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in map(_raw, values)]
-            body = jax.make_jaxpr(lambda *xs: [RULES[name](*xs, **params)])(*avals)
-            return run(self, body, values)
+            return [self.apply(lambda *xs: RULES[name](*xs, **params), *values)]
         out = self.plain([_raw(v) for v in values])
         return out if name in self.seen_public else [Tainted(v) for v in out]
+
+    def apply(self, fun: Callable[..., Any], *values: Any) -> Any:
+        """A function of arrays on values of this pass, decomposed in its turn."""
+        avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in map(_raw, values)]
+        return run(self, jax.make_jaxpr(lambda *xs: [fun(*xs)])(*avals), values)[0]
 
 
 def decompose(closed: Any, secret: Sequence[bool]) -> Any:

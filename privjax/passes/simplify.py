@@ -103,7 +103,6 @@ def retrace(closed: Any, fun: Callable[..., Any], **options: Any) -> Any:
     return trace_flat(fun, *avals, **options)
 
 
-
 def _identity(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "biuf":
         return value.dtype.str, value.tobytes()

@@ -6,6 +6,12 @@ derives masks' keys that depend on what they mask, `gaussian` draws noise on a g
 """
 
 from privjax.prg.chacha20 import Purpose, bits, derive, keystream
+from privjax.prg.gaussian import (
+    default_granularity,
+    gaussian_on_grid,
+    round_to_grid,
+    sensitivity_on_grid,
+)
 from privjax.prg.keys import (
     insecure_key,
     is_privjax_key,
@@ -18,12 +24,16 @@ from privjax.prg.session import session
 __all__ = [
     "Purpose",
     "bits",
+    "default_granularity",
     "derive",
+    "gaussian_on_grid",
     "insecure_key",
     "is_privjax_key",
     "key",
     "key_from_bytes",
     "key_words",
     "keystream",
+    "round_to_grid",
+    "sensitivity_on_grid",
     "session",
 ]

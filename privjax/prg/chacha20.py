@@ -172,7 +172,7 @@ def _batch(args: Sequence[Any], dims: Sequence[Any], *, words: int) -> tuple[Any
 
 def _jvp(primals: Sequence[Any], _: Sequence[Any], *, words: int) -> tuple[Any, Any]:
     out = chacha20_p.bind(*primals, words=words)
-    return out, ad.Zero.from_primal_value(out)
+    return out, ad.Zero(jax.typeof(out).to_tangent_aval())
 
 
 @partial(jax.jit, static_argnames="words")

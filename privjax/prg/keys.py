@@ -77,7 +77,7 @@ def key_from_bytes(data: bytes) -> Array:
     if len(data) != 4 * KEY_WORDS:
         raise InputError(f"a key has {4 * KEY_WORDS} bytes, not {len(data)}.")
     words = np.frombuffer(data, dtype="<u4").astype(np.uint32)
-    return jax.random.wrap_key_data(words, impl=IMPL)
+    return jax.random.wrap_key_data(jnp.asarray(words), impl=IMPL)
 
 
 def key() -> Array:

@@ -95,8 +95,20 @@ def _levels(words: int) -> int:
 
 def _digest(message: Array, keys: Array, last: Array) -> Array:
     """The tree: uint32[B, words], uint32[1 or B, levels, ...] -> uint32[B, passes]."""
-    halves = message.reshape(message.shape[0], 2, 1, _PAIRS, -1)
-    x = _nodes(halves[:, 0], halves[:, 1], keys[:, 0])
+    # The leaves in two steps of a scan: XLA would otherwise recompute message and keys,
+    # word by word, inside of the sum that reads them.
+    half = _PAIRS // 2
+    pairs = message.reshape(message.shape[0], 2, 2, 1, half, -1)
+    lower = keys[:, 0].reshape(-1, _PASSES, 2, 2, half)
+
+    def step(acc: Array, rows: tuple[Array, Array]) -> tuple[Array, None]:
+        words, key = rows
+        return acc + _nodes(words[:, 0], words[:, 1], key), None
+
+    nodes = (message.shape[0], _PASSES, message.shape[1] // _NODE)
+    zero = jnp.zeros_like(message, shape=nodes, dtype=np.uint64)
+    rows = jnp.moveaxis(pairs, 1, 0), jnp.moveaxis(lower, 2, 0)
+    x, _ = lax.scan(step, zero, rows)
     for level in range(1, keys.shape[1]):
         x = jnp.pad(x, ((0, 0), (0, 0), (0, -x.shape[2] % _PAIRS)))
         x = x.reshape(*x.shape[:2], _PAIRS, -1)
@@ -107,10 +119,10 @@ def _digest(message: Array, keys: Array, last: Array) -> Array:
     return _high(c + a * _low(x) + b * _high(x))
 
 
-def _form(key: Any, arrays: Sequence[Any], lanes: int, note: str) -> np.ndarray:
+def _form(arrays: Sequence[Any], lanes: int, note: str) -> np.ndarray:
     """SHA-256 of everything static about the values: eight words of the message."""
     parts = [f"{x.dtype.name}{list(x.shape[lanes:])}" for x in arrays]
-    text = "\n".join(["privjax session 1", f"{lanes}", note, *parts])
+    text = "\n".join(["privjax session 1", f"{lanes}", repr(note), *parts])
     return np.frombuffer(hashlib.sha256(text.encode()).digest(), "<u4")
 
 
@@ -118,7 +130,7 @@ def _compute(key: Array, *arrays: Array, lanes: int, note: str) -> Array:
     """uint32[8] or uint32[*lanes, 8], values [*lanes, ...] -> uint32[*lanes, 8]."""
     lead = (arrays[0] if arrays else key).shape[:lanes]
     count = math.prod(lead)
-    form = jnp.asarray(_form(key, arrays, lanes, note))
+    form = jnp.asarray(_form(arrays, lanes, note))
     parts = [jnp.broadcast_to(form, (count, KEY_WORDS))]
     for x in arrays:
         words = _words(x, lanes)
@@ -131,8 +143,6 @@ def _compute(key: Array, *arrays: Array, lanes: int, note: str) -> Array:
     stream = jax.vmap(lambda k: keystream(k, nonce, KEY_WORDS + tree + last))(
         key.reshape(-1, KEY_WORDS)
     )
-    # XLA would recompute both, word by word, inside of the sums that read them.
-    message, stream = lax.optimization_barrier((message, stream))
     prf, keys, ends = jnp.split(stream, (KEY_WORDS, KEY_WORDS + tree), axis=1)
     keys = keys.reshape(-1, levels, _PASSES, 2, _PAIRS)
     ends = lax.bitcast_convert_type(ends.reshape(-1, _PASSES, 3, 2), np.uint64)
@@ -216,7 +226,8 @@ ad.primitive_jvps[session_p] = _jvp
 
 
 def _as_array(value: Any) -> Array:
-    if jnp.issubdtype(getattr(value, "dtype", None), jax.dtypes.prng_key):
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         return jax.random.key_data(value)
     try:
         return jnp.asarray(value)

@@ -65,9 +65,11 @@ class FixedPoint:
     def encode(self, x: Any, scale: int) -> Any:
         """Real array -> ring elements, rounded to nearest."""
         scaled = jnp.asarray(x).astype(self.real) * (2.0**scale)
-        return lax.round(
-            scaled, lax.RoundingMethod.TO_NEAREST_EVEN
-        ).astype(self.signed).astype(self.dtype)
+        return (
+            lax.round(scaled, lax.RoundingMethod.TO_NEAREST_EVEN)
+            .astype(self.signed)
+            .astype(self.dtype)
+        )
 
     def decode(self, v: Any, scale: int, dtype: Any) -> Any:
         """Ring elements -> real array of `dtype`."""

@@ -2,72 +2,27 @@
 
 Kernels are written as what one party does. `Arith` is one party's share of a ring array,
 `Bit` of an array of bits, a word array an XOR-shared bit pattern. Each method states its
-rounds; bytes follow from the shapes of what it opens.
+rounds; bytes follow from the shapes of what it opens. A protocol's folder assigns its
+functions to these names.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from privjax.errors import ProtocolError
 from privjax.protocols.shares import Arith, Bit
+from privjax.protocols.tuples import Bilinear
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A secret-sharing protocol among `parties` parties.
-
-    Methods (k = ring bits):
-
-    ==================  ====================================================  ===========
-    method              result                                                rounds
-    ==================  ====================================================  ===========
-    `share_input`       [x] of an array that one party owns                   1
-    `public`            [v] of a public ring array                            0
-    `open_arith`        the values of several [x]                             1
-    `open_bits`         the values of several bits                            1
-    `add`, `add_public`, `mul_public`                                         0
-    `product(op, x, y)` [x * y], op a `tuples.Bilinear`                       1 or 0
-    `square`            [x^2]                                                 1 or 0
-    `truncate(x, b)`    [x / 2^b], stochastic rounding                        1
-    `xor`, `xor_public`, `and_public`                                         0
-    `and_`              <x AND y>                                             1
-    `and_words`         bitwise AND of words with several others              1
-    `prefix_or`         OR of all higher bits, per bit                        log2 k
-    `msb`               <[x < 0]>                                             1 + log2 k
-    `is_zero`           <[x = 0]>                                             1 + log2 k
-    `bits_of`           the word <x>                                          1 + log2 k
-    `to_arith`          [b] of a bit                                          1 or 0
-    `bit_times`         [b x] of a bit and a ring array                       1 or 0
-    ==================  ====================================================  ===========
-    """
+    """A secret-sharing protocol among `parties` parties; k is the size of its ring."""
 
     parties: int
     name: ClassVar[str]
     min_parties: ClassVar[int]
     max_parties: ClassVar[int | None]
-
-    share_input: ClassVar[Callable[[Any, int], Arith]]
-    public: ClassVar[Callable[[Any], Arith]]
-    open_arith: ClassVar[Callable[[Sequence[Arith]], list[Any]]]
-    open_bits: ClassVar[Callable[[Sequence[Bit]], list[Any]]]
-    add: ClassVar[Callable[[Arith, Arith], Arith]]
-    add_public: ClassVar[Callable[[Arith, Any], Arith]]
-    mul_public: ClassVar[Callable[[Arith, Any], Arith]]
-    product: ClassVar[Callable[[Any, Arith, Arith], Arith]]
-    square: ClassVar[Callable[[Arith], Arith]]
-    truncate: ClassVar[Callable[[Arith, int], Arith]]
-    xor: ClassVar[Callable[[Bit, Bit], Bit]]
-    xor_public: ClassVar[Callable[[Bit, Any], Bit]]
-    and_public: ClassVar[Callable[[Bit, Any], Bit]]
-    and_: ClassVar[Callable[[Bit, Bit], Bit]]
-    and_words: ClassVar[Callable[[Any, Sequence[Any], int], list[Any]]]
-    prefix_or: ClassVar[Callable[[Any], Any]]
-    msb: ClassVar[Callable[[Arith], Bit]]
-    is_zero: ClassVar[Callable[[Arith], Bit]]
-    bits_of: ClassVar[Callable[[Arith], Any]]
-    to_arith: ClassVar[Callable[[Bit, Any], Arith]]
-    bit_times: ClassVar[Callable[[Bit, Arith], Arith]]
 
     def __post_init__(self) -> None:
         low, high = self.min_parties, self.max_parties
@@ -79,3 +34,116 @@ class Protocol:
             raise ProtocolError(
                 f"parties={self.parties}: {self.name} is for at most {high} parties."
             )
+
+    # -- input and output ----------------------------------------------------------------
+
+    @staticmethod
+    def share_input(x: Any, owner: int) -> Arith:
+        """[x] of a ring array that party `owner` holds; 1 round."""
+        raise NotImplementedError
+
+    @staticmethod
+    def public(value: Any) -> Arith:
+        """[v] of a public ring array; local."""
+        raise NotImplementedError
+
+    @staticmethod
+    def open_arith(xs: Sequence[Arith]) -> list[Any]:
+        """The values of several [x]; 1 round."""
+        raise NotImplementedError
+
+    @staticmethod
+    def open_bits(xs: Sequence[Bit]) -> list[Any]:
+        """The values of several bits, uint8 0 or 1; 1 round."""
+        raise NotImplementedError
+
+    # -- ring arithmetic -----------------------------------------------------------------
+
+    @staticmethod
+    def add(x: Arith, y: Arith) -> Arith:
+        """[x + y]; local."""
+        raise NotImplementedError
+
+    @staticmethod
+    def add_public(x: Arith, v: Any) -> Arith:
+        """[x + v]; local."""
+        raise NotImplementedError
+
+    @staticmethod
+    def mul_public(x: Arith, v: Any) -> Arith:
+        """[x v] for a public ring array or a Python integer; local."""
+        raise NotImplementedError
+
+    @staticmethod
+    def product(op: Bilinear, x: Arith, y: Arith) -> Arith:
+        """[x * y] for a bilinear product; 1 round, none if both masks are open."""
+        raise NotImplementedError
+
+    @staticmethod
+    def square(x: Arith) -> Arith:
+        """[x^2]; 1 round, none if the mask is open."""
+        raise NotImplementedError
+
+    @staticmethod
+    def truncate(x: Arith, bits: int) -> Arith:
+        """[x / 2^bits], rounded up or down at random, |x| < 2^(k-2); 1 round."""
+        raise NotImplementedError
+
+    # -- bits ----------------------------------------------------------------------------
+
+    @staticmethod
+    def xor(x: Bit, y: Bit) -> Bit:
+        """<x XOR y>; local."""
+        raise NotImplementedError
+
+    @staticmethod
+    def xor_public(x: Bit, v: Any) -> Bit:
+        """<x XOR v>; local."""
+        raise NotImplementedError
+
+    @staticmethod
+    def and_public(x: Bit, v: Any) -> Bit:
+        """<x AND v>; local."""
+        raise NotImplementedError
+
+    @staticmethod
+    def and_(x: Bit, y: Bit) -> Bit:
+        """<x AND y>; 1 round."""
+        raise NotImplementedError
+
+    @staticmethod
+    def and_words(x: Any, ys: Sequence[Any], bits: int) -> list[Any]:
+        """Bitwise AND of XOR-shared words with each of several others; 1 round."""
+        raise NotImplementedError
+
+    @staticmethod
+    def prefix_or(x: Any) -> Any:
+        """Bit j: OR of the bits j and above of an XOR-shared word; log2 k rounds."""
+        raise NotImplementedError
+
+    # -- between the two -------------------------------------------------------------------
+
+    @staticmethod
+    def msb(x: Arith) -> Bit:
+        """<[x < 0]>; 1 + log2 k rounds."""
+        raise NotImplementedError
+
+    @staticmethod
+    def is_zero(x: Arith) -> Bit:
+        """<[x = 0]>; 1 + log2 k rounds."""
+        raise NotImplementedError
+
+    @staticmethod
+    def bits_of(x: Arith) -> Any:
+        """The XOR-shared word of x's bits; 1 + log2 k rounds."""
+        raise NotImplementedError
+
+    @staticmethod
+    def to_arith(b: Bit, dtype: Any) -> Arith:
+        """[b], 0 or 1; 1 round, none if the bit's mask is open."""
+        raise NotImplementedError
+
+    @staticmethod
+    def bit_times(b: Bit, x: Arith) -> Arith:
+        """[b x]; 1 round, none if both masks are open."""
+        raise NotImplementedError

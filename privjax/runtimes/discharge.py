@@ -63,7 +63,11 @@ class _Discharge(Interpreter):
         if not words:
             return {}
         nonce = (int(Purpose.REQUEST), _POOL, 0)
-        stream, at, pools = chacha20.keystream(self.key, nonce, sum(words.values())), 0, {}
+        stream, at, pools = (
+            chacha20.keystream(self.key, nonce, sum(words.values())),
+            0,
+            {},
+        )
         for kind, n in words.items():
             part = lax.slice(stream, (at,), (at + n,))
             pools[kind] = chacha20.from_words(part, (sizes[kind],), kind[0])
@@ -75,7 +79,9 @@ class _Discharge(Interpreter):
         place = jnp.uint32(self.index * 64 + part)
         return chacha20.derive(self.key, (int(Purpose.LOOP), place, at)), inputs
 
-    def draw(self, shape: Sequence[int], dtype: Any, domain: str, result: int = 0) -> Any:
+    def draw(
+        self, shape: Sequence[int], dtype: Any, domain: str, result: int = 0
+    ) -> Any:
         """This party's keystream for one result of the current request."""
         place = self.places.get((self.index, result))
         if place is None:

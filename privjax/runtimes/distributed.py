@@ -83,11 +83,12 @@ class Distributed:
             cx = Online(mine[0], self.parties, mine[1])
             out = run(cx, party, mine[2])
             return [
-                x[None] if own else x
-                for x, own in zip(out, per_party_out, strict=True)
+                x[None] if own else x for x, own in zip(out, per_party_out, strict=True)
             ]
 
-        specs = [PartitionSpec(PARTY) if own else PartitionSpec() for own in per_party_out]
+        specs = [
+            PartitionSpec(PARTY) if own else PartitionSpec() for own in per_party_out
+        ]
         split = PartitionSpec(PARTY)
         return jax.jit(
             jax.shard_map(

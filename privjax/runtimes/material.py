@@ -109,7 +109,8 @@ def write(
     """Write one session's files, `party<i>/<number>.npz`; each is complete or absent."""
     leaves, tree = jax.tree.flatten(corrections)
     receiving = jax.tree.leaves(owners)
-    if jax.tree.structure(owners) != tree:
+    form: Any = jax.tree.structure(owners)
+    if form != tree:
         raise PreprocessingError("corrections and their receivers do not match")
     for i, seed in enumerate(np.asarray(seeds)):
         own = {
@@ -188,8 +189,6 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def next_number(directory: Path, parties: Sequence[int]) -> int:
     """The first session number that no party's folder has seen."""
     seen = [
-        int(f.stem)
-        for i in parties
-        for f in (directory / f"party{i}").glob("[0-9]*.*")
+        int(f.stem) for i in parties for f in (directory / f"party{i}").glob("[0-9]*.*")
     ]
     return max(seen, default=-1) + 1

@@ -84,6 +84,25 @@ class Transformed:
             )
         return key_words(key)
 
+    # -- looking inside (see `explain` and `stages`) ----------------------------------
+
+    def report(self, *args: Any, **kwargs: Any) -> Any:
+        """A `report.Report` of one call. Every transformation has its own."""
+        raise NotImplementedError(type(self).__name__)
+
+    def stage_jaxprs(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The function as given, and the program that it becomes."""
+        given = {k: v for k, v in kwargs.items() if k != self.key_name}
+        key = {self.key_name: jax.eval_shape(fresh_key)} if self.needs_key else {}
+        inner: dict[str, Any] = {}
+        if with_inner_key(self.fun):
+            inner = {getattr(self.fun, "key_name"): jax.eval_shape(fresh_key)}  # noqa: B009
+        own = {k: v for k, v in given.items() if k in self.signature.parameters}
+        return {
+            "traced": _jaxpr(self.fun, args, own | inner),
+            "rewritten": jax.make_jaxpr(self.__call__)(*args, **given, **key),
+        }
+
     def argument_leaves(self, call: Call, names: Sequence[str]) -> list[bool]:
         """For each flat input, whether it belongs to one of the arguments `names`."""
         return [arg in names for arg in call.args]
@@ -104,6 +123,10 @@ class Transformed:
                     f"{self.signature} has no argument {item!r}."
                 )
         return tuple(out)
+
+
+def _jaxpr(fun: Any, args: Any, kwargs: Any) -> Any:
+    return jax.make_jaxpr(fun)(*args, **kwargs)
 
 
 def decorator(make: Callable[..., Any]) -> Callable[..., Any]:

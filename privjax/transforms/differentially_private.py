@@ -176,7 +176,9 @@ class DifferentiallyPrivate(Transformed):
         if not sizes:
             raise InputError(f"the private argument {self.private} has no arrays.")
         if len(set(sizes.values())) > 1:
-            raise InputError(f"private arrays have different numbers of units: {sizes}.")
+            raise InputError(
+                f"private arrays have different numbers of units: {sizes}."
+            )
         units = next(iter(sizes.values()))
         if units == 0:
             raise InputError(f"the private argument {self.private} has no units.")
@@ -229,7 +231,9 @@ class DifferentiallyPrivate(Transformed):
         return traced, plan, units
 
     def _bound(self, units: int) -> float:
-        return self.clip_norm / (units if self.denominator is None else self.denominator)
+        return self.clip_norm / (
+            units if self.denominator is None else self.denominator
+        )
 
     def _mechanism(self, plan: Plan, units: int) -> Gaussian:
         count = sum(math.prod(r.shape) for r in plan.releases)

@@ -14,7 +14,6 @@ from privjax.errors import InputError, RangeError
 from privjax.federated.aggregation import resolve
 from privjax.passes import federated as passes
 from privjax.prg.chacha20 import Purpose, derive
-from privjax.prg.session import session
 from privjax.transforms.base import Transformed, decorator, typed_key, with_inner_key
 
 LEVELS = ("client", "round")
@@ -74,8 +73,8 @@ class Federated(Transformed):
             )
         if level == "round" and getattr(resolve(aggregate), "clip", None) is not None:
             raise InputError(
-                "secure_sum(clip=...) belongs to level='client'; a function written over "
-                "the clients axis clips its clients itself. Give fractional_bits=."
+                "secure_sum(clip=...) belongs to level='client'; a function written "
+                "over the clients axis clips its clients itself. Give fractional_bits=."
             )
         self.clients = self.argument_names(clients, "clients")
         self.level = level
@@ -98,8 +97,8 @@ class Federated(Transformed):
             weights = _checked_weights(weights)
         words = None
         if self.needs_key:
-            hedge = values if weights is None else [*values, weights]
-            words = self.session_key(key, hedge)
+            # Masks and noise come from sessions bound to what they protect.
+            words = self.call_key(key, [*values, weights])
         # Under an outer trace nobody can look: sums out of range stay NaN there.
         check = self.method.needs_key and not _compat.under_trace()
         out, fits = self._compiled(static, check, values, weights, words)
@@ -133,9 +132,6 @@ class Federated(Transformed):
                 for x, mine in zip(leaves, own, strict=True)
             ]
         traced = _trace(self.fun, call, leaves, inner)
-        if words is not None:  # closed-over values of an outer vmap count too
-            outer = [c for c in traced.consts if isinstance(c, _compat.Tracer)]
-            words = session(words, *outer) if outer else words
         needs = self.method.needs_key
         sums_key = derive(words, (Purpose.CALL, 0, 0)) if needs else None
         leaves = call.leaves

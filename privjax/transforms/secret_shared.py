@@ -1,7 +1,7 @@
 """`secret_shared`: run an ordinary function on secret shares."""
 
-from collections.abc import Callable, Mapping, Sequence
 import secrets
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from privjax.core.interpret import run
 from privjax.core.trace import Call, trace_flat
 from privjax.errors import InputError, ProtocolError, RandomKeyError
 from privjax.passes import schedule, simplify
+from privjax.passes.audit import marked_lines, secrecy
 from privjax.passes.cost import Cost, cost
 from privjax.passes.decompose import decompose
 from privjax.passes.shared import Boolean, Fixed, Integer, Shared
@@ -25,11 +26,12 @@ from privjax.prg.chacha20 import Purpose
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.shares import Arith, Bit
 from privjax.protocols.table import protocol_for
-from privjax.runtimes.discharge import MARKERS, PARTY
 from privjax.runtimes import material
+from privjax.runtimes.discharge import MARKERS, PARTY
 from privjax.runtimes.distributed import local_input
 from privjax.runtimes.simulate import simulation
 from privjax.transforms.base import Transformed, decorator, typed_key, with_inner_key
+from privjax.transforms.report import Report, entry, output_names, short_type
 from privjax.transforms.shared_data import SharedArray, is_shared, pack
 
 PUBLIC, CLEAR, SHARED = "public", "clear", "shared"
@@ -71,7 +73,7 @@ class SecretShared(Transformed):
         fun: Callable[..., Any],
         parties: int,
         protocol: str,
-        fixed_point: FixedPoint | None,
+        fixed_point: FixedPoint,
         reveal: bool,
         public: Any,
         owners: Mapping[str, int] | None,
@@ -79,7 +81,7 @@ class SecretShared(Transformed):
     ) -> None:
         super().__init__(fun)
         self.protocol = protocol_for(protocol, parties)
-        self.fixed_point = fixed_point or FixedPoint()
+        self.fixed_point = fixed_point
         if not isinstance(self.fixed_point, FixedPoint):
             raise InputError(
                 f"fixed_point={fixed_point!r}: expected a privjax.FixedPoint."
@@ -125,7 +127,10 @@ class SecretShared(Transformed):
 
     def _shared(self, data: Any, kind: Any, dtype: Any) -> SharedArray:
         p = self.protocol
-        return SharedArray(data, *kind, dtype, p.parties, p.name, self.fixed_point)
+        name, scale = kind
+        return SharedArray(
+            data, name, scale, dtype, p.parties, p.name, self.fixed_point
+        )
 
     # -- separate processes ---------------------------------------------------------------
 
@@ -209,7 +214,9 @@ class SecretShared(Transformed):
                 inputs = [mine.shared_words, *inputs]
             online = self._online.get(program)
             if online is None:
-                online = runtime.online(program.party, [k is not None for k in program.outs])
+                online = runtime.online(
+                    program.party, [k is not None for k in program.outs]
+                )
                 self._online[program] = online
             flat = [
                 x if kind is None else pack(jnp.asarray(x))
@@ -227,11 +234,11 @@ class SecretShared(Transformed):
             self._mode(x, arg, path)
             for x, arg, path in zip(call.leaves, call.args, call.paths, strict=True)
         )
-        key = (
+        key: Any = (
             modes,
             tuple(_signature(x) for x in call.leaves),
             call.static,
-            bool(jax.config.jax_enable_x64),
+            jax.dtypes.canonicalize_dtype(np.float64),  # the x64 mode
         )
         try:
             cached = self._programs.get(key)
@@ -274,13 +281,12 @@ class SecretShared(Transformed):
 
     def _compile(self, call: Call, modes: tuple[str, ...]) -> Program:
         inner = with_inner_key(self.fun)
+        inner_name = getattr(self.fun, "key_name", "key")
         specs = [_spec(x) for x in call.leaves]
         if inner:
 
             def wrap(extra: Any, args: Any, kwargs: Any) -> Any:
-                return self.fun(
-                    *args, **kwargs, **{self.fun.key_name: typed_key(extra[0])}
-                )
+                return self.fun(*args, **kwargs, **{inner_name: typed_key(extra[0])})
 
             extra = [jax.ShapeDtypeStruct((8,), np.uint32)]
             traced = call.trace(specs, extra, wrap)
@@ -294,7 +300,7 @@ class SecretShared(Transformed):
             plain = simplify.dce(simplify.inline(plain, remat=True))
             stages["simplified"] = plain
             party, outs = self._party_program(plain, call, modes, inner)
-            axes = dict(axis_env=[(PARTY, self.protocol.parties)])
+            axes: Any = {"axis_env": [(PARTY, self.protocol.parties)]}
             stages["shared"] = party
             party = simplify.dce(simplify.inline(party, **axes))
             party = simplify.cse(party, impure=MARKERS, **axes)
@@ -317,7 +323,8 @@ class SecretShared(Transformed):
         self, plain: Any, call: Call, modes: tuple[str, ...], inner: bool
     ) -> tuple[Any, tuple[Any, ...]]:
         """What one party does, and the kind of every output that stays shared."""
-        fp, outs = self.fixed_point, []
+        fp = self.fixed_point
+        outs: list[Any] = []
         owners = [self.owners.get(arg, 0) for arg in call.args]
 
         def party(*inputs: Any) -> list[Any]:
@@ -397,6 +404,75 @@ class SecretShared(Transformed):
         """Rounds and bytes of one call, counted on the program."""
         return self.compiled(*args, **kwargs).cost
 
+    def stage_jaxprs(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """traced, simplified, shared (what one party does), scheduled."""
+        return self.compiled(*args, **kwargs).stages
+
+    def report(self, *args: Any, **kwargs: Any) -> Report:
+        """See `privjax.explain`."""
+        self.pop_key(kwargs)
+        call = self.call(args, kwargs, is_leaf=is_shared)
+        program, p, fp = self.program(call), self.protocol, self.fixed_point
+        labels = {
+            PUBLIC: "public: all parties see it",
+            SHARED: "secret-shared",
+        }
+        inputs = [
+            entry(
+                path,
+                _spec(x),
+                labels.get(mode, f"secret, held by party {self.owners.get(arg, 0)}"),
+            )
+            for path, x, mode, arg in zip(
+                call.paths, call.leaves, program.modes, call.args, strict=True
+            )
+        ]
+        traced = program.stages["traced"]
+        simple = program.stages["simplified"]
+        secret = secrecy(
+            [*([False] * program.inner_key), *(m != PUBLIC for m in program.modes)],
+            simple,
+        )
+        names = output_names(program.out_tree)
+        outputs, releases = [], []
+        for name, aval, kind, hidden in zip(
+            names, traced.out_avals, program.outs, secret, strict=True
+        ):
+            if kind is not None:
+                label = "stays secret-shared"
+            elif hidden:
+                label = "revealed to all parties"
+                releases.append(f"{name}: opened as an output")
+            else:
+                label = "public"
+            outputs.append(entry(name, aval, label))
+        releases += marked_lines(traced, ("reveal", "declassify", "noise"))
+        rounding = (
+            "truncation rounds up or down at random, by less than one unit; no "
+            f"large-error case while magnitudes stay below {fp.max_value:.4g}"
+        )
+        return Report(
+            f"{self.__name__}: secret-shared among {p.parties} parties by {p.name}",
+            tuple(inputs),
+            tuple(outputs),
+            tuple(releases),
+            program.cost,
+            (
+                f"reals have {fp.fractional_bits} fractional bits in a ring of "
+                f"{fp.ring_bits}; {rounding}",
+                "semi-honest: parties follow the protocol; the dealer colludes with "
+                "nobody",
+                *(
+                    f"public constant {short_type(c)} in the program"
+                    for c in _consts(traced)
+                ),
+            ),
+        )
+
+
+def _consts(closed: Any) -> list[Any]:
+    return [c for c in _compat.open_jaxpr(closed)[1] if np.ndim(c) > 0]
+
 
 def _signature(x: Any) -> Any:
     if is_shared(x):
@@ -435,10 +511,10 @@ def _unwrap(value: Any) -> tuple[str, int, Any]:
 @decorator
 def secret_shared(
     fun: Callable[..., Any],
-    *,
     parties: int = 2,
     protocol: str = "semi2k",
-    fixed_point: FixedPoint | None = None,
+    fixed_point: FixedPoint = FixedPoint(),  # noqa: B008  (frozen)
+    *,
     reveal: bool = True,
     public: Any = (),
     owners: Mapping[str, int] | None = None,

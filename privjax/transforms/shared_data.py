@@ -183,7 +183,9 @@ def reveal(tree: PyTree) -> PyTree:
     """
 
     def one(x: Any) -> Any:
-        return _reconstruct(x) if is_shared(x) else markers.reveal_p.bind(jnp.asarray(x))
+        return (
+            _reconstruct(x) if is_shared(x) else markers.reveal_p.bind(jnp.asarray(x))
+        )
 
     return jax.tree.map(one, tree, is_leaf=is_shared)
 

@@ -343,6 +343,7 @@ def clipped_gradient(model: Model, clip_norm: float, batch: Any = None) -> Any:
 
 def middle_norm(model: Model) -> float:
     """A clip norm that clips about half of the examples."""
+
     def norm(example: Any) -> Any:
         alone = jax.tree.map(lambda x: x[None], example)
         return optax.tree.norm(jax.grad(model.loss)(model.params, alone))

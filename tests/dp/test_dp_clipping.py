@@ -141,7 +141,9 @@ def explicit_gradients(model: Model) -> Callable[..., Any]:
 
     def step(params: Any, batch: Any) -> Any:
         def one(example: Any) -> Any:
-            return jax.grad(model.loss)(params, jax.tree.map(lambda x: x[None], example))
+            return jax.grad(model.loss)(
+                params, jax.tree.map(lambda x: x[None], example)
+            )
 
         return jax.tree.map(lambda g: g.mean(0), jax.vmap(one)(batch))
 
@@ -166,8 +168,7 @@ def decaying(model: Model) -> Callable[..., Any]:
     def step(params: Any, batch: Any) -> Any:
         gradient = jax.grad(model.loss)(params, batch)
         halve = lambda i, g: jax.tree.map(lambda x: 0.5 * x, g)  # noqa: E731
-        halved = jax.lax.fori_loop(0, 3, halve, gradient)
-        return jax.tree.map(lambda x: 8 * x, halved)
+        return jax.lax.fori_loop(0, 3, halve, jax.tree.map(lambda x: 8 * x, gradient))
 
     return step
 
@@ -273,9 +274,7 @@ def test_under_transformations() -> None:
     mapped = jax.vmap(private, in_axes=(0, None))(models, model.batch)
     assert_close(jax.tree.map(lambda g: g[0], mapped), wanted)
     batches = jax.tree.map(lambda x: jnp.stack([x, x]), model.batch)
-    _, scanned = jax.lax.scan(
-        lambda p, b: (p, private(p, b)), model.params, batches
-    )
+    _, scanned = jax.lax.scan(lambda p, b: (p, private(p, b)), model.params, batches)
     assert_close(jax.tree.map(lambda g: g[1], scanned), wanted)
 
 

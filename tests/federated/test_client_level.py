@@ -69,7 +69,7 @@ def eqns(jaxpr: Any) -> Iterator[Any]:
             yield from eqns(sub)
 
 
-# -- modes: f is called with (params, data, **options), once per lane or step -------------
+# -- modes: f is called with (params, data, **options), once per lane or step ----------
 
 
 def eager(f: Any, params: Any, data: Any, keys: Any) -> list[Any]:
@@ -271,7 +271,7 @@ def test_grad_and_jvp_through_a_plain_round() -> None:
         )
 
 
-# -- what the program looks like -----------------------------------------------------------
+# -- what the program looks like -------------------------------------------------------
 
 
 @pytest.mark.parametrize("strategy", ["scan", "vmap"])
@@ -345,11 +345,11 @@ def test_threads_compile_programs_of_their_own() -> None:
     }
 
 
-# -- a client's program that draws randomness itself -------------------------------------
+# -- a client's program that draws randomness itself -----------------------------------
 
 
 class Noisy(Transformed):
-    """Stands for DP: adds 24 random bits, drawn from the session's key, to the result."""
+    """Stands for DP: adds 24 random bits from the session's key to the result."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         key = self.pop_key(kwargs)
@@ -404,7 +404,7 @@ def test_nested_transformations_keep_their_own_attributes() -> None:
     assert federated(lambda data: data).needs_key is False
 
 
-# -- refusals ------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------
 
 PARAMS, DATA = make()
 KEY = insecure_key(0)

@@ -40,7 +40,7 @@ def update(params: Any, data: Any) -> Any:
     return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads)
 
 
-# -- rounds that are accepted --------------------------------------------------------------
+# -- rounds that are accepted ----------------------------------------------------------
 
 
 def fed_avg(params: Any, data: Any) -> Any:
@@ -101,7 +101,11 @@ ROUNDS = [
     statistics,
     in_branches,
 ]
-METHODS = {"plain": "plain", "secure": "secure", "32": secure_sum(32, fractional_bits=20)}
+METHODS = {
+    "plain": "plain",
+    "secure": "secure",
+    "32": secure_sum(32, fractional_bits=20),
+}
 
 
 def close(got: Any, want: Any, atol: float = 2e-6) -> None:
@@ -133,7 +137,9 @@ def test_equals_the_plain_round(fun: Callable[..., Any], method: str) -> None:
 
 
 def test_both_ways_of_writing_a_round_agree() -> None:
-    close(federated(update)(PARAMS, DATA), federated(fed_avg, level="round")(PARAMS, DATA))
+    close(
+        federated(update)(PARAMS, DATA), federated(fed_avg, level="round")(PARAMS, DATA)
+    )
 
 
 @pytest.mark.parametrize("method", ["plain", "secure"])
@@ -182,7 +188,7 @@ def test_a_plain_sum_that_a_loop_accumulates() -> None:
         federated(total, level="round", aggregate="secure")(data)
 
 
-# -- rounds that leak ----------------------------------------------------------------------
+# -- rounds that leak ------------------------------------------------------------------
 
 
 def raw_example(params: Any, data: Any) -> Any:
@@ -257,7 +263,9 @@ def test_leaks_are_refused_with_their_line(fun: Any, method: str) -> None:
 
 
 def test_leaks_name_the_output() -> None:
-    with pytest.raises(LeakError, match=r"output `\['losses'\]` has one value per client"):
+    with pytest.raises(
+        LeakError, match=r"output `\['losses'\]` has one value per client"
+    ):
         federated(per_client_metric, level="round")(PARAMS, DATA)
     with pytest.raises(LeakError, match=r"output `\[0\]`.*an input, returned as it is"):
         federated(returned_as_it_is, level="round")(PARAMS, DATA)

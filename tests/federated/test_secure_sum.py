@@ -1,6 +1,7 @@
 """The secure sum: what the server sees is uniform, and its sum is exact in the ring."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -29,16 +30,22 @@ def words(seed: int) -> Any:
     return key_words(insecure_key(seed))
 
 
+@partial(jax.jit, static_argnums=0)
+def send(method: SecureSum, key_words: Any, xs: Any) -> Any:
+    return method.masked_updates(key_words, xs)
+
+
 def masked(method: SecureSum, seed: int, xs: Any) -> np.ndarray:
     with jax.enable_x64(True):
-        return np.asarray(jax.jit(method.masked_updates)(words(seed), xs))
+        return np.asarray(send(method, words(seed), xs))
 
 
 def updates(clients: int, seed: int = 0, scale: float = 1.0) -> list[Any]:
     rng = np.random.default_rng(seed)
     shapes = ((), (3,), (2, 5))
     return [
-        jnp.asarray(scale * rng.normal(size=(clients, *shape)), "f4") for shape in shapes
+        jnp.asarray(scale * rng.normal(size=(clients, *shape)), "f4")
+        for shape in shapes
     ]
 
 
@@ -71,11 +78,7 @@ def test_what_the_server_sees_is_uniform(name: str) -> None:
 
 
 def test_what_the_server_sees_does_not_move_with_an_input() -> None:
-    """The same masks hide any input: the difference is the input, nothing else is known.
-
-    With fresh masks the words of client 0 correlate with its own input no more than with
-    another one's.
-    """
+    """A client's words correlate with its own input no more than with another's."""
     method = secure_sum()
     rng = np.random.default_rng(3)
     x = rng.normal(size=(4, 20000)).astype("f4") * 2.0**30
@@ -95,10 +98,12 @@ def test_no_mask_is_used_twice(name: str) -> None:
     pairs = sent.size * (sent.size - 1) // 2
     repeated = sent.size - len(np.unique(sent))
     assert repeated <= (0 if method.bits == 64 else 4 + 4 * pairs // 2**32)
-    for row in range(18):  # no row is another one shifted by a constant, or its negative
+    for row in range(
+        18
+    ):  # no row is another one shifted by a constant, or its negative
         for other in range(row):
             assert len(np.unique(sent[row] - sent[other])) > 90
-            assert len(np.unique(sent[row] + sent[other])) > 90 or 6 == len(sent)
+            assert len(np.unique(sent[row] + sent[other])) > 90
 
 
 def test_lanes_have_masks_of_their_own() -> None:
@@ -134,33 +139,35 @@ def test_the_full_graph_has_every_pair_once(clients: int) -> None:
             tuple(int(v) for v in pair(jnp.uint32(t)))
             for t in range(clients * (clients - 1) // 2)
         ]
-    assert sorted(edges) == [(i, j) for i in range(clients) for j in range(i + 1, clients)]
+    assert sorted(edges) == [
+        (i, j) for i in range(clients) for j in range(i + 1, clients)
+    ]
+
+
+@partial(jax.jit, static_argnums=0)
+def combine(method: Any, key_words: Any, *xs: Any) -> Any:
+    return method.combine(key_words, list(xs))
 
 
 @given(
-    st.integers(2, 5),
-    st.lists(st.floats(-(2.0**30), 2.0**30, width=32), min_size=5, max_size=5),
+    st.lists(st.floats(-(2.0**30), 2.0**30, width=32), min_size=4, max_size=4),
     st.integers(0, 2**32),
 )
-def test_the_error_is_within_its_bound(clients: int, values: Any, seed: int) -> None:
-    x = np.asarray(values[:clients], "f4")
-    for method, bound in ((NEAREST, 2.0**-25), (STOCHASTIC, 2.0**-24)):
-        (got,) = method(words(seed), jnp.asarray(x)[:, None])
+def test_the_error_is_within_its_bound(values: Any, seed: int) -> None:
+    x = np.asarray(values, "f4")
+    for name, bound in (("64", 2.0**-25), ("stochastic", 2.0**-24)):
+        (got,) = combine(METHODS[name], words(seed), jnp.asarray(x)[:, None])
         exact = np.sum(x.astype("f8"))
-        assert abs(float(got[0]) - exact) <= clients * bound + abs(exact) * 2.0**-24
-
-
-NEAREST = jax.jit(lambda k, x: secure_sum().combine(k, [x]))
-STOCHASTIC = jax.jit(lambda k, x: secure_sum(rounding="stochastic").combine(k, [x]))
+        assert abs(float(got[0]) - exact) <= 4 * bound + abs(exact) * 2.0**-24
 
 
 def test_stochastic_rounding_is_unbiased_and_nearest_is_nearest() -> None:
     x = jnp.full((2, 4000), 0.3)
     coarse = {"bits": 32, "fractional_bits": 0}
-    (up,) = secure_sum(**coarse, rounding="stochastic").combine(words(5), [x])
+    (up,) = combine(secure_sum(**coarse, rounding="stochastic"), words(5), x)
     assert abs(float(jnp.mean(up)) - 0.6) < 5 * np.sqrt(2 * 0.21 / 4000)
     assert {*np.unique(up)} == {0.0, 1.0, 2.0}
-    (near,) = secure_sum(**coarse).combine(words(5), [x])
+    (near,) = combine(secure_sum(**coarse), words(5), x)
     assert {*np.unique(near)} == {0.0}
 
 
@@ -169,7 +176,7 @@ def test_stochastic_rounding_is_unbiased_and_nearest_is_nearest() -> None:
 def test_integers_are_summed_exactly(bits: int, dtype: str) -> None:
     info = np.iinfo(dtype)
     x = np.array([[info.max, info.min, 1], [1, 3, info.max]], dtype)
-    (got,) = secure_sum(bits, fractional_bits=8).combine(words(6), [jnp.asarray(x)])
+    (got,) = combine(secure_sum(bits, fractional_bits=8), words(6), jnp.asarray(x))
     assert got.dtype == x.dtype
     np.testing.assert_array_equal(got, x.sum(0, dtype=dtype))
 
@@ -183,11 +190,11 @@ def test_the_limit_is_the_limit(bits: int, clients: int) -> None:
         edge = np.float64(method.limit(clients) * (1 - 2.0**-40) // 1) / 2**10
         for sign in (1, -1):
             x = np.full((clients, 1), sign * edge)
-            (got,) = method.combine(words(7), [jnp.asarray(x)])
+            got, _ = combine(method, words(7), jnp.asarray(x), np.ones((clients, 2)))
             np.testing.assert_allclose(got, x.sum(0), rtol=1e-12)
         x[0] *= 1 + 2.0**-20
         for bad in (x, np.where(np.arange(clients)[:, None] == 1, np.nan, 0.0)):
-            got = method.combine(words(7), [jnp.asarray(bad), jnp.ones((clients, 2))])
+            got = combine(method, words(7), jnp.asarray(bad), np.ones((clients, 2)))
             assert all(np.all(np.isnan(g)) for g in got)
 
 
@@ -204,7 +211,7 @@ def test_clip_bounds_the_joint_norm_and_sets_the_scale() -> None:
         f = method.fraction(clients)
         assert clients * 2.0 * 2**f < 2**31 <= clients * 2.0 * 2 ** (f + 1)
     edge = [jnp.full((100, 1), 2.0)]
-    np.testing.assert_allclose(method.combine(words(8), edge)[0], 200.0, rtol=1e-6)
+    np.testing.assert_allclose(combine(method, words(8), *edge)[0], 200.0, rtol=1e-6)
 
 
 ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {

@@ -229,6 +229,10 @@ def test_gradient_passes_by() -> None:
         noise = bits(KEY, (1, 2, 3), (2,), "uint32") >> 8
         return jnp.sum(x * noise)
 
+    # Also where the key itself is an input of the differentiated function.
+    zero = np.zeros(8, jax.dtypes.float0)
+    _, tangent = jax.jvp(lambda k: keystream(k, (1, 2, 3), 4), (KEY,), (zero,))
+    assert tangent.dtype == jax.dtypes.float0
     x = jnp.ones(2)
     np.testing.assert_array_equal(
         jax.grad(loss)(x), bits(KEY, (1, 2, 3), (2,), "uint32") >> 8

@@ -43,7 +43,9 @@ def per_party(fun: Callable[..., Any], keys: Any, *stacked: Any) -> Any:
     return jax.vmap(fun, axis_name=PARTY)(keys, *stacked)
 
 
-def simulate(closed: Any, parties: int, args: Sequence[Any], root: Any = ROOT_KEY) -> Any:
+def simulate(
+    closed: Any, parties: int, args: Sequence[Any], root: Any = ROOT_KEY
+) -> Any:
     """All parties and the dealer at once; every result has a leading party axis."""
 
     @jax.jit
@@ -140,4 +142,3 @@ def traffic(closed: Any) -> tuple[float, int]:
             more = traffic(sub)
             sent, dealt = sent + more[0], dealt + more[1]
     return sent, dealt
-

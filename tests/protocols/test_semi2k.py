@@ -180,9 +180,7 @@ CASES: dict[str, Case] = {
     "and_public": Case(
         lambda p, x: p.and_public(low(x), np.uint8(1)), lambda x: bit0(x), one
     ),
-    "and_": Case(
-        lambda p, x, y: p.and_(low(x), low(y)), lambda x, y: bit0(x & y), two
-    ),
+    "and_": Case(lambda p, x, y: p.and_(low(x), low(y)), lambda x, y: bit0(x & y), two),
     "and_ of outer product": Case(
         lambda p, x, y: p.and_(
             low(x).rearranged(lambda v: v[:, None]),
@@ -210,7 +208,9 @@ CASES: dict[str, Case] = {
     "bit_times": Case(
         lambda p, x, y: p.bit_times(low(x), y), lambda x, y: bit0(x) * y, two
     ),
-    "bit reuse": Case(bit_reused, lambda x: bit0(x) * (x + x + np.array(1, x.dtype)), one),
+    "bit reuse": Case(
+        bit_reused, lambda x: bit0(x) * (x + x + np.array(1, x.dtype)), one
+    ),
 }
 
 

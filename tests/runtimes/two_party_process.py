@@ -36,9 +36,7 @@ OWNERS = {"w": 0, "x": 1, "y": 0}
 
 def main() -> None:
     party, port, directory = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-    runtime = distributed(
-        party, 2, material=directory, coordinator=f"127.0.0.1:{port}"
-    )
+    runtime = distributed(party, 2, material=directory, coordinator=f"127.0.0.1:{port}")
     fun = secret_shared(program, owners=OWNERS, runtime=runtime)
     args = [
         a if owner == party else jax.ShapeDtypeStruct(a.shape, a.dtype)

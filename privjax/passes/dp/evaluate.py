@@ -78,10 +78,14 @@ class Evaluator:
             minus = jnp.full((), -1, jnp.int8)
             first, last = values
             kept = [first] if isinstance(first, Summed) else []
-            return [added([*kept, last.scaled(minus)] if isinstance(last, Summed) else kept)]
+            return [
+                added([*kept, last.scaled(minus)] if isinstance(last, Summed) else kept)
+            ]
         if name in ("mul", "div"):
             k = 1 if isinstance(values[0], Summed) else 0
-            factor = self.scalars.get(eqn.invars[k], values[k])
+            atom = eqn.invars[k]
+            literal = isinstance(atom, _compat.Literal)
+            factor = values[k] if literal else self.scalars.get(atom, values[k])
             if factor.ndim == 0:
                 return [sums[0].scaled(factor if name == "mul" else 1 / factor)]
         return self.by_rows(eqn, values)

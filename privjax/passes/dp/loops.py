@@ -255,4 +255,3 @@ def _digit(term: Term, loop: int) -> int | None:
 def _where(eqn: Any) -> str:
     line = _compat.user_line(eqn.source_info)
     return f" ({line})" if line else ""
-

@@ -1,28 +1,26 @@
 """Mechanisms: what is added to a sum of stated sensitivity before it is released.
 
 Values of a release are integer multiples of one granularity, a power of two: the clipped
-sum is rounded onto the grid, the noise is drawn on it, both are added as integers, and
-only the result becomes floating point again. So no output has low-order bits that tell the
-sum (Mironov 2012, "On significance of the least significant bits for differential
-privacy"). Rounding moves each value by at most half a grid step; the stated sensitivity
-includes that.
+sum is rounded onto the grid and the noise is drawn on it, so that no output has low-order
+bits that tell the sum (Mironov 2012, "On significance of the least significant bits for
+differential privacy"). Rounding moves each value by at most half a grid step; the stated
+sensitivity includes that.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from privjax._typing import Array
-from privjax.prg.gaussian import gaussian_on_grid
+from privjax.errors import InputError
+from privjax.prg.chacha20 import Purpose
+from privjax.prg.gaussian import gaussian_on_grid, round_to_grid, sensitivity_on_grid
 
-# Rounding may add this fraction to the sensitivity.
-_ROUNDING = 2.0**-10
-# Sums are cut off at this many grid steps, far above what clipping leaves.
-_LARGEST = 2**30
+# Grid steps per standard deviation: at least 2^17, the finest that the sampler has.
+_STEPS = 17
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,8 @@ class Gaussian:
       granularity: the grid's step, a power of two.
 
     Guarantee: the result of `apply` is that of the Gaussian mechanism with this noise
-    multiplier, for inputs whose sums move by at most `clip_norm` as given to `of`.
+    multiplier (see prg.gaussian for how closely), for sums that one unit moves by at most
+    the `clip_norm` given to `of`.
     """
 
     noise_multiplier: float
@@ -45,12 +44,26 @@ class Gaussian:
 
     @classmethod
     def of(cls, noise_multiplier: float, clip_norm: float, count: int) -> "Gaussian":
-        """The mechanism for `count` values whose sum moves by at most `clip_norm`."""
-        step = clip_norm * _ROUNDING / math.sqrt(max(count, 1))
-        granularity = 2.0 ** math.floor(math.log2(step))
-        # Two neighbouring sums are rounded by half a step each, in every coordinate.
-        sensitivity = clip_norm + granularity * math.sqrt(count)
-        return cls(float(noise_multiplier), sensitivity, granularity)
+        """The mechanism for `count` values whose sum moves by at most `clip_norm`.
+
+        Raises: `InputError` when so many values share so much noise that rounding them
+        to its grid would dominate the sensitivity.
+        """
+        sensitivity = clip_norm
+        while True:
+            sigma = noise_multiplier * sensitivity
+            grid = 2.0 ** (math.floor(math.log2(sigma)) - _STEPS)
+            rounded = sensitivity_on_grid(clip_norm, count, grid)
+            if rounded <= sensitivity or math.floor(
+                math.log2(noise_multiplier * rounded)
+            ) == math.floor(math.log2(sigma)):
+                return cls(float(noise_multiplier), rounded, grid)
+            if rounded > 2 * clip_norm:
+                raise InputError(
+                    f"noise_multiplier={noise_multiplier} on {count} values: the grid of "
+                    "the noise would be too coarse for the sum."
+                )
+            sensitivity = rounded
 
     @property
     def sigma(self) -> float:
@@ -60,20 +73,17 @@ class Gaussian:
     def apply(self, key_words: Array, arrays: Sequence[Array]) -> list[Array]:
         """Noised arrays of the same shapes and dtypes; one keystream for all."""
         sizes = [math.prod(x.shape) for x in arrays]
+        nonce = (Purpose.NOISE, 0, 0)
         noise = gaussian_on_grid(
-            key_words, 0, (sum(sizes),), self.sigma, self.granularity
+            key_words, nonce, (sum(sizes),), self.sigma, self.granularity
         )
-        cuts = np.cumsum(sizes)[:-1]
-        out = []
-        for x, n in zip(arrays, jnp.split(noise, cuts), strict=True):
-            steps = self._steps(x) + n.reshape(x.shape)
-            wide = steps.astype(jnp.promote_types(x.dtype, jnp.float32))
-            out.append((wide * self.granularity).astype(x.dtype))
-        return out
+        pieces = jnp.split(noise, np.cumsum(sizes)[:-1])
+        return [
+            self._add(x, n.reshape(x.shape))
+            for x, n in zip(arrays, pieces, strict=True)
+        ]
 
-    def _steps(self, x: Array) -> Array:
-        """Values as whole numbers of grid steps; what is not finite counts as zero."""
+    def _add(self, x: Array, noise: Array) -> Array:
+        """Both are multiples of the grid, so the rounded sum tells their sum alone."""
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        steps = jnp.round(wide * np.asarray(1 / self.granularity, wide.dtype))
-        steps = jnp.where(jnp.isfinite(steps), steps, 0)
-        return jnp.clip(steps, -_LARGEST, _LARGEST).astype(jnp.int32)
+        return (round_to_grid(wide, self.granularity) + noise).astype(x.dtype)

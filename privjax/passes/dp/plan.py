@@ -151,6 +151,8 @@ def _hoisted(var: Any, defined: dict[Any, Any], found: UnitAnalysis) -> Any:
             return var
         others = [v for v in eqn.invars if v is not sums[0]]
         scaling = name in ("mul", "div") and _is_scalar(others[0], defined)
+        if name == "div" and _is_count(others[0]):
+            return var
         alone = name in ("add", "add_any") and isinstance(found.state(others[0]), Zero)
         if name not in _HOIST and not scaling and not alone:
             return var
@@ -167,6 +169,18 @@ def _is_scalar(atom: Any, defined: dict[Any, Any]) -> bool:
         and eqn.primitive.name == "broadcast_in_dim"
         and eqn.invars[0].aval.size == 1
     )
+
+
+def _is_count(atom: Any) -> bool:
+    """Whether dividing by it is averaging: then the mean is what is to be clipped.
+
+    A step that sums gradients and divides by how many there are means the same as one
+    whose loss is a mean; a learning rate, on the other hand, is no part of the gradient.
+    """
+    if not isinstance(atom, _compat.Literal):
+        return False
+    value = float(atom.val)
+    return value >= 2 and value == round(value)
 
 
 def _judge(

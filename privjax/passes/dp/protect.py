@@ -91,9 +91,13 @@ def _shape(leaf: Any) -> tuple[int, ...]:
 
 def _children(tree: Any) -> Iterator[tuple[Any, Any]]:
     """(position or key, child) of a pytree's own children; none for a leaf."""
-    below, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda x: x is not tree)
+    below, _ = jax.tree_util.tree_flatten_with_path(
+        tree, is_leaf=lambda x: x is not tree
+    )
     for path, child in below:
         if path:
             step = path[0]
-            name = getattr(step, "key", getattr(step, "idx", getattr(step, "name", None)))
+            name = getattr(
+                step, "key", getattr(step, "idx", getattr(step, "name", None))
+            )
             yield name, child

@@ -133,7 +133,11 @@ class Product:
 
     def rows(self) -> Array:
         each = self.outer.reshape(self.units, *self.shape).astype(self.dtype)
-        return jax.vmap(functools.partial(_through, self.maps))(each) if self.maps else each
+        return (
+            jax.vmap(functools.partial(_through, self.maps))(each)
+            if self.maps
+            else each
+        )
 
     def scaled(self, factor: Array) -> "Product":
         """Every contribution times a public scalar."""
@@ -168,7 +172,11 @@ class Rows:
         return _through(self.maps, out)
 
     def rows(self) -> Array:
-        return jax.vmap(functools.partial(_through, self.maps))(self.x) if self.maps else self.x
+        return (
+            jax.vmap(functools.partial(_through, self.maps))(self.x)
+            if self.maps
+            else self.x
+        )
 
     def scaled(self, factor: Array) -> "Rows":
         return replace(self, x=self.x * factor.astype(self.x.dtype))

@@ -1,7 +1,7 @@
 """The federated pass: only sums over clients leave them.
 
-`client.py` maps one client's program over clients, `round.py` verifies a program that is
-already written over the clients axis and finds where it sums over them.
+`client.py` maps one client's program over clients, `round.py` verifies a program that
+is already written over the clients axis and finds where it sums over them.
 """
 
 from privjax.passes.federated.client import (

@@ -23,8 +23,8 @@ from privjax.core.trace import Traced
 from privjax.errors import InputError, LeakError
 from privjax.passes.units.rules import HOST
 
-# Below this many bytes in and out of all clients together, mapped clients stay in a CPU's
-# second-level cache and one wide step is cheaper than a loop of narrow ones.
+# Below this many bytes in and out of all clients together, mapped clients stay in a
+# CPU's second-level cache, and one wide step is cheaper than a loop of narrow ones.
 SMALL = 2**20
 
 
@@ -37,8 +37,8 @@ class Dependence(Analysis):
     def transfer(self, eqn: Any, labels: Sequence[bool]) -> list[bool]:
         if any(labels) and eqn.primitive.name in HOST:
             raise LeakError(
-                f"`{eqn.primitive.name}`{self.where()} hands a value that depends on the "
-                "clients' data to the host. Remove it from the client's program."
+                f"`{eqn.primitive.name}`{self.where()} hands a value that depends on "
+                "the clients' data to the host. Remove it from the client's program."
             )
         return [any(labels)] * len(eqn.outvars)
 
@@ -79,7 +79,7 @@ def client_program(traced: Traced, own: Sequence[bool]) -> ClientProgram:
     """Sort the outputs of a client's update.
 
     Raises:
-      InputError: an output depends on the clients' data and has no mean of its own type.
+      InputError: an output depends on the clients' data and has no mean of its type.
       LeakError: the update hands a client's data to the host.
     """
     labels, _ = infer(Dependence(), traced.closed, list(own))
@@ -91,7 +91,8 @@ def client_program(traced: Traced, own: Sequence[bool]) -> ClientProgram:
             raise InputError(
                 f"{traced.name}: output {output_name(traced.out_tree, k)} has dtype "
                 f"{avals[k].dtype} and depends on the clients' data, so the mean over "
-                f"clients is no {avals[k].dtype}. Return it as a float, or leave it out."
+                f"clients is no {avals[k].dtype}. Return it as a float, or leave it "
+                "out."
             )
     return ClientProgram(traced.closed, tuple(own), averaged, common)
 
@@ -107,7 +108,7 @@ def choose_strategy(program: ClientProgram, clients: int) -> str:
     """ "vmap" on accelerators and where all clients together are small, else "scan"."""
     if jax.default_backend() != "cpu":
         return "vmap"
-    ins = [v for v, own in zip(program.closed.in_avals, program.own) if own]
+    ins = _mine(program.closed.in_avals, program.own)
     total = clients * sum(map(_bytes, [*ins, *program.closed.out_avals]))
     return "vmap" if total <= SMALL else "scan"
 
@@ -134,11 +135,12 @@ def mean_over_clients(
     Returns: the flat outputs, and the sums that left the clients.
     """
     update = program.update()
-    own = [v for v, mine in zip(values, program.own, strict=True) if mine]
+    own = _mine(values, program.own)
 
     def one(own: list[Any], weight: Any) -> tuple[list[Any], list[Any]]:
         rest = iter(own)
-        flat = [next(rest) if mine else v for v, mine in zip(values, program.own)]
+        pairs = zip(values, program.own, strict=True)
+        flat = [next(rest) if mine else v for v, mine in pairs]
         out = update(*flat)
         parts = method.prepare([out[k] for k in program.averaged])
         parts = [part.astype(_wide(part.dtype)) for part in parts]
@@ -199,6 +201,10 @@ def _in_sequence(
     (sums, numbers), (stacked, typed) = lax.scan(body, start, (own, weights))
     common = [t[0] if n is None else n for n, t in zip(numbers, typed, strict=True)]
     return sums if streams else total(stacked), common
+
+
+def _mine(values: Sequence[Any], own: Sequence[bool]) -> list[Any]:
+    return [v for v, mine in zip(values, own, strict=True) if mine]
 
 
 def _wide(dtype: Any) -> Any:

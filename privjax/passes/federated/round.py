@@ -5,9 +5,9 @@ whether it is public, of one client each, or a sum over clients. What leaves mus
 public or a sum; an equation that makes a sum out of clients' values becomes its
 contributions, client by client, and an `aggregate` marker.
 
-"Sum" means any sum of per-client contributions, as the program states it: a program that
-multiplies all clients but one by zero sums as well. Who may run which program is for
-people to agree on; the pass shows them where values leave.
+"Sum" means any sum of per-client contributions, as the program states it: a program
+that multiplies all clients but one by zero sums as well. Who may run which program is
+for people to agree on; the pass shows them where values leave.
 """
 
 from collections.abc import Iterator, Sequence
@@ -147,7 +147,7 @@ class _Sums(Interpreter):
             raise UnsupportedError(
                 f"`{eqn.primitive.name}`{self.where()} adds one client after the other "
                 f"in a loop, which {self.method} cannot take part in. Compute all "
-                "clients with jax.vmap (or stack what the loop computes) and sum at once."
+                "clients with jax.vmap, or stack what the loop computes, then sum."
             )
         words = None
         if self.method.needs_key:
@@ -177,8 +177,8 @@ def _rows(eqn: Any, values: Sequence[Any], states: Sequence[Any]) -> list[Array]
     name = eqn.primitive.name
     if name == "dot_general" and eqn.outvars[0].aval.dtype.kind not in "fcV":
         raise UnsupportedError(
-            f"`dot_general` ({_compat.user_line(eqn.source_info)}) contracts the clients "
-            "in integers; multiply and sum them instead."
+            f"`dot_general` ({_compat.user_line(eqn.source_info)}) contracts the "
+            "clients in integers; multiply and sum them instead."
         )
     if name in AGGREGATORS:
         return [AGGREGATORS[name](eqn, values, states).rows()]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from privjax.core.interpret import Rule
 from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
 from privjax.protocols.tuples import MUL
 
@@ -175,8 +176,12 @@ def _power_of_two(c: Any) -> int | None:
 
 
 def _signed(cx: Any, share: Any, c: Any) -> Any:
-    return share if np.all(np.asarray(c) > 0) else cx.p.mul_public(
-        share, jnp.sign(jnp.asarray(c)).astype(cx.fp.signed).astype(cx.fp.dtype)
+    return (
+        share
+        if np.all(np.asarray(c) > 0)
+        else cx.p.mul_public(
+            share, jnp.sign(jnp.asarray(c)).astype(cx.fp.signed).astype(cx.fp.dtype)
+        )
     )
 
 
@@ -198,7 +203,7 @@ def cumsum(cx: Any, x: Any, *, axis: int, reverse: bool) -> Any:
     )
 
 
-RULES = {
+RULES: dict[str, Rule] = {
     "add": add,
     "add_any": add,
     "sub": sub,

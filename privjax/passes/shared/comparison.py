@@ -5,7 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from privjax.passes.shared.arithmetic import operands, sub
+from privjax.core.interpret import Rule
+from privjax.passes.shared.arithmetic import operands
 from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
 
 
@@ -149,9 +150,7 @@ def _select_public(cx: Any, which: Any, cases: Any) -> Any:
     dtype = cx.eqn.outvars[0].aval.dtype
     if dtype == bool:
         values = [cx.boolean(c) for c in cases]
-        return Boolean(
-            _map2(lambda *v: _pick(which, v), [v.bit for v in values])
-        )
+        return Boolean(_map2(lambda *v: _pick(which, v), [v.bit for v in values]))
     if jnp.issubdtype(dtype, jnp.floating):
         scale = max([cx.f] + [c.scale for c in cases if isinstance(c, Fixed)])
         shares = [cx.scaled(cx.fixed(c, scale), scale) for c in cases]
@@ -171,7 +170,7 @@ def _map2(fun: Any, shares: Any) -> Any:
     return type(shares[0])(fun(*(s.value for s in shares)))
 
 
-RULES = {
+RULES: dict[str, Rule] = {
     "lt": lt,
     "gt": gt,
     "ge": ge,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from privjax.core.interpret import Rule
 from privjax.passes.shared.arithmetic import factors
 from privjax.passes.shared.values import SECRET, Fixed, Integer
 from privjax.protocols.tuples import Bilinear
@@ -70,4 +71,7 @@ def conv_general_dilated(
     return _bilinear(cx, Bilinear("conv_general_dilated", options), x, y)
 
 
-RULES = {"dot_general": dot_general, "conv_general_dilated": conv_general_dilated}
+RULES: dict[str, Rule] = {
+    "dot_general": dot_general,
+    "conv_general_dilated": conv_general_dilated,
+}

@@ -12,7 +12,6 @@ from privjax.core.interpret import Interpreter, sub_jaxprs
 from privjax.errors import LeakError, TraceError, UnsupportedError
 from privjax.passes.shared import (
     arithmetic,
-    branching,
     comparison,
     contraction,
     marked,
@@ -44,7 +43,6 @@ class Shared(Interpreter):
 
     rules = {
         **control.RULES,
-        **branching.RULES,
         **arithmetic.RULES,
         **comparison.RULES,
         **contraction.RULES,

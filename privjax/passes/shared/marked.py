@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from privjax.core.interpret import Rule
 from privjax.passes.shared.arithmetic import reduce_sum
 from privjax.passes.shared.values import SECRET, Fixed, Integer
 
@@ -42,7 +43,7 @@ def aggregate(cx: Any, *xs: Any, method: Any, keyed: bool) -> list[Any]:
     ]
 
 
-RULES = {
+RULES: dict[str, Rule] = {
     "reveal": reveal,
     "owned": keep,
     "declassify": keep,

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from privjax.core.interpret import Rule
 from privjax.passes.shared.arithmetic import mul_public, operands
 from privjax.passes.shared.values import SECRET
 
@@ -19,4 +20,4 @@ def div(cx: Any, x: Any, y: Any) -> Any:
     return mul_public(cx, x, inverse)
 
 
-RULES = {"div": div}
+RULES: dict[str, Rule] = {"div": div}

@@ -5,16 +5,27 @@ take some entries; `JOINS` need all operands at one scale. Public indices only.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from privjax.core.interpret import Rule
 from privjax.errors import UnsupportedError
+from privjax.passes.shared.comparison import ne
 from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
 
-MOVES = ("broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "rev")
+MOVES = (
+    "broadcast_in_dim",
+    "reshape",
+    "transpose",
+    "squeeze",
+    "expand_dims",
+    "rev",
+    "tile",
+)
 PICKS = ("slice", "copy", "copy_p", "reduce_precision", "optimization_barrier")
 SAME = ("stop_gradient", "name", "sharding_constraint")
 
@@ -44,9 +55,7 @@ def pick(cx: Any, x: Any, **_: Any) -> Any:
 def picked(x: Any, fun: Callable[[Any], Any]) -> Any:
     """A structural function of one secret, at every scale at which it is known."""
     if isinstance(x, Fixed):
-        at: dict[int, Any] = {
-            s: (lambda s=s: _on(x.get(s), fun)) for s in x.at
-        }
+        at: dict[int, Any] = {s: (lambda s=s: _on(x.get(s), fun)) for s in x.at}
         value = _on(x.share, fun)
         return Fixed(value.shape, x.scale, at | {x.scale: value})
     if isinstance(x, Integer):
@@ -83,11 +92,27 @@ def pad(cx: Any, x: Any, value: Any, *, padding_config: Any) -> Any:
     return joined(cx, (x, value), lambda a, v: lax.pad(a, v, padding_config))
 
 
+def stack(cx: Any, *values: Any, axis: int) -> Any:
+    """Operands of any kind along a new axis."""
+    return joined(cx, values, lambda *xs: jnp.stack(xs, axis))
+
+
+def unstack(cx: Any, x: Any, *, axis: int, **_: Any) -> Any:
+    """The slices along an axis."""
+    size = x.shape[axis]
+    return [
+        picked(x, partial(lax.index_in_dim, index=i, axis=axis, keepdims=False))
+        for i in range(size)
+    ]
+
+
 def split(cx: Any, x: Any, *, sizes: Any, axis: int) -> Any:
     """Pieces along an axis."""
     starts = np.cumsum([0, *sizes])
     return [
-        picked(x, lambda v, a=a, n=n: lax.slice_in_dim(v, a, a + n, axis=axis))
+        picked(
+            x, partial(lax.slice_in_dim, start_index=a, limit_index=a + n, axis=axis)
+        )
         for a, n in zip(starts, sizes, strict=False)
     ]
 
@@ -110,9 +135,7 @@ def dynamic_slice(cx: Any, x: Any, *starts: Any, slice_sizes: Any) -> Any:
 def dynamic_update_slice(cx: Any, x: Any, update: Any, *starts: Any) -> Any:
     """Public start indices."""
     _public(cx, *starts)
-    return joined(
-        cx, (x, update), lambda v, u: lax.dynamic_update_slice(v, u, starts)
-    )
+    return joined(cx, (x, update), lambda v, u: lax.dynamic_update_slice(v, u, starts))
 
 
 def gather(
@@ -184,9 +207,8 @@ def convert_element_type(
     if jnp.issubdtype(new_dtype, jnp.floating):
         return cx.fixed(x)
     if new_dtype == bool:
-        if isinstance(x, Boolean):
-            return x
-        cx.default([x])
+        known = x if isinstance(x, Boolean) else getattr(x, "bit", None)
+        return ne(cx, x, np.zeros((), np.int32)) if known is None else known
     if isinstance(x, Fixed):
         raise UnsupportedError(
             f"a secret real is converted to {np.dtype(new_dtype)}{cx.where()}; rounding "
@@ -222,12 +244,14 @@ def reduce_window_sum(
     )
 
 
-RULES = {
+RULES: dict[str, Rule] = {
     **dict.fromkeys(MOVES, move),
     **dict.fromkeys(PICKS, pick),
     **dict.fromkeys(SAME, same),
     "concatenate": concatenate,
     "pad": pad,
+    "stack": stack,
+    "unstack": unstack,
     "split": split,
     "dynamic_slice": dynamic_slice,
     "dynamic_update_slice": dynamic_update_slice,

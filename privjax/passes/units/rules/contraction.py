@@ -63,7 +63,8 @@ def conv(op: Op) -> State:
         return op.mixed("this grouping of a convolution is not understood")
     where = [{lhs[0]: out[0]}, {rhs[0]: out[1]}]
     return op.combine(
-        op.place(i, where[i].get, "it convolves along the axis of units") for i in (0, 1)
+        op.place(i, where[i].get, "it convolves along the axis of units")
+        for i in (0, 1)
     )
 
 

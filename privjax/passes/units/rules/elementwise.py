@@ -20,7 +20,9 @@ def same_values(op: Op) -> State:
 
 def each_alone(op: Op) -> list[State]:
     """One result per operand."""
-    return [op.keep(i) if op.is_unit(i) else op.states[i] for i in range(len(op.states))]
+    return [
+        op.keep(i) if op.is_unit(i) else op.states[i] for i in range(len(op.states))
+    ]
 
 
 def to_inexact(op: Op) -> bool:
@@ -46,9 +48,7 @@ RULES = {
     **dict.fromkeys(["neg", "conj", "imag", "real"], Rule(elementwise, always)),
     "mul": Rule(elementwise, one_of(0, 1)),
     "div": Rule(elementwise, one_of(0)),
-    "select_n": Rule(
-        elementwise, lambda op: all_of(*range(1, len(op.states)))(op)
-    ),
+    "select_n": Rule(elementwise, lambda op: all_of(*range(1, len(op.states)))(op)),
     "convert_element_type": Rule(same_values, to_inexact),
     "reduce_precision": Rule(elementwise, always),
     "copy": Rule(same_values, always),

@@ -27,9 +27,7 @@ def gather(op: Op) -> State:
     windows = _windows(shape, (*n.collapsed_slice_dims, *n.operand_batching_dims))
     pairs = zip(n.operand_batching_dims, n.start_indices_batching_dims, strict=True)
     paired = {a: batch[b] for a, b in pairs}
-    whole = {
-        a: n.offset_dims[k] for k, a in enumerate(windows) if sizes[a] == shape[a]
-    }
+    whole = {a: n.offset_dims[k] for k, a in enumerate(windows) if sizes[a] == shape[a]}
     return op.combine(
         [
             _operand(op, 0, 1, n.start_index_map, whole, paired, batch),
@@ -68,8 +66,7 @@ def scatter(op: Op, adds: bool = False) -> State:
             to |= {unit.axis: axis}
     if all(a in to for a in unit.axes):
         digits = tuple(
-            d if d.axis is None else replace(d, axis=to[d.axis])
-            for d in unit.digits
+            d if d.axis is None else replace(d, axis=to[d.axis]) for d in unit.digits
         )
         return op.combine([PerUnit(digits), *([op.states[0]] if op.is_unit(0) else [])])
     if adds and isinstance(op.states[0], Zero) and all(a in batch for a in unit.axes):

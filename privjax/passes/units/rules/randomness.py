@@ -14,7 +14,9 @@ def markers(op: Op) -> list[State]:
     """`noise` and `session` under vmap: their lanes are leading axes."""
     lanes = op.params["lanes"]
     state = op.combine(
-        op.place(i, lambda a: a if a < lanes else None, "it draws for all units at once")
+        op.place(
+            i, lambda a: a if a < lanes else None, "it draws for all units at once"
+        )
         for i in range(len(op.states))
         if op.is_unit(i)
     )

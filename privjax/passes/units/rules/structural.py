@@ -4,16 +4,21 @@ import numpy as np
 
 from privjax.passes.units import layout
 from privjax.passes.units.op import Op, Rule, all_of, always, axis_map, together
-from privjax.passes.units.states import PerUnit, Public, State
+from privjax.passes.units.states import Digit, PerUnit, Public, State
 
 
 def reshape(op: Op) -> State:
     state = op.states[0]
     if not isinstance(state, PerUnit):
         return state
-    if op.params.get("dimensions") is not None:
-        return op.mixed("it transposes while reshaping")
-    digits = layout.reshape(op.shapes[0], op.out_shapes[0], state.digits)
+    shape, order = op.shapes[0], op.params.get("dimensions")
+    digits: tuple[Digit, ...] | None = state.digits
+    if order is not None:  # it transposes first
+        shape = [shape[a] for a in order]
+        moved = op.place(0, axis_map((a, i) for i, a in enumerate(order)))
+        assert isinstance(moved, PerUnit)
+        digits = moved.digits
+    digits = layout.reshape(shape, op.out_shapes[0], digits)
     if digits is None:
         return op.mixed("it reshapes across the axis of units")
     same_columns = op.shapes[0][-1:] == op.out_shapes[0][-1:]

@@ -13,11 +13,15 @@ def alone(op: Op, axis: int) -> bool:
         "window_dilation": 1,
         "padding": (0, 0),
     }
-    return p["window_dimensions"][axis] == 1 and all(
-        p[name] is None or p[name][axis] == value or tuple(p[name]) == ()
-        for name, value in trivial.items()
-        if name in p and name != "padding"
-    ) and tuple(p["padding"][axis]) == (0, 0)
+    return (
+        p["window_dimensions"][axis] == 1
+        and all(
+            p[name] is None or p[name][axis] == value or tuple(p[name]) == ()
+            for name, value in trivial.items()
+            if name in p and name != "padding"
+        )
+        and tuple(p["padding"][axis]) == (0, 0)
+    )
 
 
 def windowed(op: Op) -> State:

@@ -1,0 +1,80 @@
+"""What costs nothing: public constants, sums with public weights, changes of scale."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from privjax.protocols.fixedpoint import FixedPoint
+from privjax.protocols.interface import Protocol
+from privjax.protocols.shares import Arith
+
+
+def element(fp: FixedPoint, values: Any, scale: int = 0) -> Any:
+    """Public reals (float64 or exact integers) -> ring elements, rounded to nearest.
+
+    Exact beyond 53 bits for powers of two; negative values wrap around.
+    """
+    rounded = np.rint(np.ldexp(np.asarray(values, np.float64), scale))
+    ring = [int(v) % 2**fp.ring_bits for v in rounded.ravel()]
+    return np.array(ring, fp.dtype).reshape(rounded.shape)
+
+
+def linear(x: Arith, fun: Callable[[Any], Any]) -> Arith:
+    """A linear map of ring arrays on a share. The result has a mask of its own."""
+    return Arith(jax.tree.map(fun, x.value))
+
+
+def stack(xs: Sequence[Arith]) -> Arith:
+    """Shares of one shape along a new last axis."""
+    return Arith(jax.tree.map(lambda *v: jnp.stack(v, -1), *(x.value for x in xs)))
+
+
+def concatenate(xs: Sequence[Arith]) -> Arith:
+    """Shares behind each other along the last axis."""
+    return Arith(
+        jax.tree.map(lambda *v: jnp.concatenate(v, -1), *(x.value for x in xs))
+    )
+
+
+def weighted(x: Arith, weights: Any) -> Arith:
+    """Sums over the last axis with public weights, one or (a matrix) several of them."""
+    contract = (((len(x.shape) - 1,), (0,)), ((), ()))
+    return linear(x, lambda v: lax.dot_general(v, weights, contract))
+
+
+def subtract(p: Protocol, fp: FixedPoint, x: Arith, y: Arith) -> Arith:
+    return p.add(x, p.mul_public(y, element(fp, -1)))
+
+
+def add_real(p: Protocol, fp: FixedPoint, x: Arith, value: float, scale: int) -> Arith:
+    return p.add_public(x, element(fp, value, scale))
+
+
+def rescale(p: Protocol, fp: FixedPoint, x: Arith, scale: int, to: int) -> Arith:
+    """Bring x from one scale to another: local when it grows, else one round."""
+    if to < scale:
+        return p.truncate(x, scale - to)
+    return p.mul_public(x, element(fp, 1, to - scale)) if to > scale else x
+
+
+def integer_bits(fp: FixedPoint) -> int:
+    """log2 of `fp.max_value`."""
+    return fp.ring_bits - 2 - 2 * fp.fractional_bits
+
+
+def working_bits(fp: FixedPoint) -> int:
+    """The scale of mantissas and fractions: thrice that, and values below 4, must fit."""
+    return (fp.ring_bits - 4) // 3
+
+
+def saturated(fp: FixedPoint, values: Any, scale: int) -> Any:
+    """`element` of non-negative values, capped a little below `fp.max_value`.
+
+    The distance leaves room for the error of another factor of at most 1.
+    """
+    room = 2.0 ** (4 - min(fp.fractional_bits, working_bits(fp)))
+    return element(fp, np.minimum(values, fp.max_value * (1 - room)), scale)

@@ -1,0 +1,78 @@
+"""Floating point for a moment: x = +-m 2^e with a mantissa m in [1, 2] and exponent e.
+
+The leading bit is found in the bits of x (Catrina and Saxena 2010, section 3, with
+edaBits). Its position as a one-hot vector of ring elements turns every public function
+of the exponent into a local sum.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from privjax.protocols.fixedpoint import FixedPoint
+from privjax.protocols.functions.bits import bits_at, negated_if, spread
+from privjax.protocols.functions.linear import element, integer_bits, weighted
+from privjax.protocols.functions.polynomial import working_bits
+from privjax.protocols.interface import Protocol
+from privjax.protocols.shares import Arith, Bit
+from privjax.protocols.tuples import MUL
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """x = +-(mantissa + 3/2) 2^e.
+
+    Attributes:
+      sign: <x < 0>, or None where x is taken as a non-negative number.
+      leading: one-hot over `exponents`, on a last axis; all zero for x = 0.
+      exponents: the exponent e that each entry of `leading` stands for.
+      mantissa: m - 3/2, in [-1/2, 1/2], at scale `working_bits`; 0 for x = 0.
+    """
+
+    sign: Bit | None
+    leading: Arith
+    exponents: Any
+    mantissa: Arith
+
+    def table(self, values: Any) -> Arith:
+        """A public function of e, given by its (ring) values; 0 for x = 0; local."""
+        return weighted(self.leading, values)
+
+
+def normalise(
+    p: Protocol, fp: FixedPoint, x: Arith, scale: int, *, signed: bool
+) -> Normalised:
+    """Find sign, exponent and mantissa.
+
+    `leading` and `exponents` take 14 rounds, `mantissa` takes 16, the sign 7. With
+    `signed=False` a negative x counts as 0, and no sign is computed.
+
+    1. <x> = bits of x; |x| by XOR with the sign. That is one's complement: |x| - 1 for
+       a negative x. It is 2x that is decomposed, so that only powers of two come out
+       one position too low, with the mantissa 2.
+    2. prefix OR, y XOR (y >> 1) leaves the leading bit; [o_j] from its bits
+    3. m 2^(k-3) = |x| sum_j [o_j] 2^(k-3-j), an exact product; truncate about 3/2
+    """
+    k, positions = fp.ring_bits, min(fp.ring_bits - 2, scale + integer_bits(fp))
+    if signed:
+        word = p.bits_of(p.mul_public(x, element(fp, 2)))
+        sign = bits_at(word, k - 1)
+        word = word ^ spread(sign, word.dtype)
+        x = negated_if(p, fp, sign, x)
+        at = np.arange(positions + 1)
+        exponents = at - 1 - scale
+    else:
+        word, sign = p.bits_of(x), None
+        at = np.arange(positions)
+        exponents = at - scale
+    filled = p.prefix_or(word)
+    leading = filled ^ (filled >> np.array(1, filled.dtype))
+    one_hot = p.to_arith(bits_at(leading, at), fp.dtype)
+    aligned = p.product(
+        MUL, x, weighted(one_hot, element(fp, np.ldexp(1.0, k - 3 - scale - exponents)))
+    )
+    # Less 3/2 where there is a leading bit at all: in range also when m = 2 exactly.
+    centre = weighted(one_hot, element(fp, np.full(at.shape, -1.5), k - 3))
+    mantissa = p.truncate(p.add(aligned, centre), k - 3 - working_bits(fp))
+    return Normalised(sign, one_hot, exponents, mantissa)
