@@ -1,3 +1,61 @@
-"""privjax: rewrite ordinary JAX functions into private ones."""
+"""privjax: rewrite ordinary JAX functions into private ones.
+
+Three transformations, each a decorator and a function: `federated`, `secret_shared`,
+`differentially_private`. They compose, inner first.
+"""
+
+from privjax import datasets, random
+from privjax.errors import (
+    DatasetError,
+    DifferentiationError,
+    InputError,
+    LeakError,
+    MacCheckError,
+    PreprocessingError,
+    PrivacyError,
+    ProtocolError,
+    RandomKeyError,
+    RangeError,
+    TraceError,
+    UnsupportedError,
+)
+from privjax.protocols.fixedpoint import FixedPoint
+from privjax.runtimes.distributed import distributed
+from privjax.transforms.differentially_private import differentially_private
+from privjax.transforms.federated import federated
+from privjax.transforms.report import Report, explain, stages
+from privjax.transforms.secret_shared import secret_shared
+from privjax.transforms.shared_data import SharedArray, reveal, share
+from privjax.transforms.statements import declassify, owned
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "DatasetError",
+    "DifferentiationError",
+    "FixedPoint",
+    "InputError",
+    "LeakError",
+    "MacCheckError",
+    "PreprocessingError",
+    "PrivacyError",
+    "ProtocolError",
+    "RandomKeyError",
+    "RangeError",
+    "Report",
+    "SharedArray",
+    "TraceError",
+    "UnsupportedError",
+    "datasets",
+    "declassify",
+    "differentially_private",
+    "distributed",
+    "explain",
+    "federated",
+    "owned",
+    "random",
+    "reveal",
+    "secret_shared",
+    "share",
+    "stages",
+]

@@ -5,7 +5,8 @@ A method is hashable (it is a parameter of the `aggregate` marker) and has
 - `prepare(xs)`: what a client does to its own arrays before they are weighted,
 - `check(clients, weighted)`: raises where this number of clients cannot be served,
 - `needs_key`; `streams`, whether sums of parts may be added up, so that a loop over
-  clients keeps one running sum; `linear`, whether the sum may be differentiated.
+  clients keeps one running sum; `linear`, whether the sum may be differentiated;
+  `server_sees`, in words.
 
 The secure sum is that of Bonawitz et al., "Practical Secure Aggregation for
 Privacy-Preserving Machine Learning" (CCS 2017), section 4, the steps of a round in
@@ -38,6 +39,7 @@ class Method(Protocol):
     needs_key: ClassVar[bool]
     streams: ClassVar[bool]
     linear: ClassVar[bool]
+    server_sees: ClassVar[str]
 
     def check(self, clients: int, weighted: bool) -> None: ...
 
@@ -53,6 +55,7 @@ class Plain:
     needs_key: ClassVar[bool] = False
     streams: ClassVar[bool] = True
     linear: ClassVar[bool] = True
+    server_sees: ClassVar[str] = "the server sees every client's update"
 
     def check(self, clients: int, weighted: bool) -> None:
         """Any number of clients."""
@@ -77,6 +80,7 @@ class SecureSum:
     needs_key: ClassVar[bool] = True
     streams: ClassVar[bool] = False
     linear: ClassVar[bool] = False
+    server_sees: ClassVar[str] = "the server sees masked updates and their sum"
 
     # -- static choices --------------------------------------------------------------
 
@@ -179,26 +183,23 @@ class SecureSum:
         words = jnp.concatenate([word for word, _ in coded], axis=1)
         return words, jnp.all(jnp.stack([fits for _, fits in coded]))
 
-    def _pair(self, key: Array, clients: int) -> Any:
-        """The edges of the graph: a function from 0 .. clients*degree/2 - 1 to (i, j).
+    def _edges(self, key: Array, clients: int) -> tuple[Array, Array]:
+        """The graph of who shares masks: clients i < j of each edge.
 
         Edge t joins places a and a + d of a circle, a = t mod clients and d = 1 + t div
         clients. With degree clients - 1 these are all pairs once. With fewer, clients
         take their places by a random permutation, as Bell et al. ask.
         """
+        t = np.arange(clients * self.degree(clients) // 2)
+        a = t % clients
+        b = (a + 1 + t // clients) % clients
         if self.neighbours is None:
-            place = jnp.arange(clients, dtype=jnp.uint32)
+            one, other = (jnp.asarray(e, jnp.uint32) for e in (a, b))
         else:
             order = bits(key, (Purpose.PAIR, 0, 0), (clients,), "u8")
             place = jnp.argsort(order).astype(jnp.uint32)
-        n = jnp.uint32(clients)
-
-        def pair(t: Array) -> tuple[Array, Array]:
-            a, d = t % n, t // n + jnp.uint32(1)
-            one, other = place[a], place[(a + d) % n]
-            return jnp.minimum(one, other), jnp.maximum(one, other)
-
-        return pair
+            one, other = place[a], place[b]
+        return jnp.minimum(one, other), jnp.maximum(one, other)
 
     def _masked(self, key: Array, xs: Sequence[Array]) -> tuple[Array, Array]:
         # Bound to what it masks: the same key on other values, or in the lanes of a
@@ -206,16 +207,14 @@ class SecureSum:
         key = session(key, *xs, context=f"aggregate by {self}")
         words, fits = self._quantised(key, xs)
         clients, size = words.shape
-        pair = self._pair(key, clients)
 
-        def add(rows: Array, t: Array) -> tuple[Array, None]:
-            i, j = pair(t)
+        def add(rows: Array, edge: tuple[Array, Array]) -> tuple[Array, None]:
+            i, j = edge
             shared = derive(key, (Purpose.PAIR, i, j))
             mask = bits(shared, (Purpose.PAIR, 0, 0), (size,), self.word)
             return rows.at[i].add(mask).at[j].add(-mask), None
 
-        edges = clients * self.degree(clients) // 2
-        return lax.scan(add, words, jnp.arange(edges, dtype=jnp.uint32))[0], fits
+        return lax.scan(add, words, self._edges(key, clients))[0], fits
 
     # -- the server ------------------------------------------------------------------
 
@@ -345,7 +344,8 @@ def resolve(aggregate: Any) -> Any:
                 "method such as privjax.secure_sum(...)."
             )
         return _NAMED[aggregate]()
-    wanted = ("combine", "prepare", "check", "needs_key", "streams", "linear")
+    attributes = ("needs_key", "streams", "linear", "server_sees")
+    wanted = ("combine", "prepare", "check", *attributes)
     missing = [name for name in wanted if not hasattr(aggregate, name)]
     if missing or isinstance(aggregate, type):
         raise InputError(

@@ -15,28 +15,10 @@ import numpy as np
 from jax import lax
 
 from privjax.core import control
-from privjax.core.interpret import Interpreter, run
+from privjax.core.interpret import run
 from privjax.passes import pooling
 from privjax.passes.simplify import retrace
-
-
-@jax.tree_util.register_pytree_node_class
-class Tainted:
-    """An array that depends on a secret."""
-
-    def __init__(self, array: Any) -> None:
-        self.array = array
-
-    def tree_flatten(self) -> Any:
-        return (self.array,), None
-
-    @classmethod
-    def tree_unflatten(cls, _: Any, children: Any) -> "Tainted":
-        return cls(*children)
-
-
-def _raw(value: Any) -> Any:
-    return value.array if isinstance(value, Tainted) else value
+from privjax.passes.taint import Tainted, TaintPass, raw
 
 
 def _max(x: Any, y: Any) -> Any:
@@ -181,7 +163,6 @@ RULES: dict[str, Callable[..., Any]] = {
     "pow": _pow,
     "log1p": lambda x, *, accuracy=None: lax.log(lax.add(x, jnp.ones_like(x))),
     "expm1": lambda x, *, accuracy=None: lax.sub(lax.exp(x), jnp.ones_like(x)),
-    "exp2": lambda x, *, accuracy=None: lax.exp(x * x.dtype.type(np.log(2.0))),
     "erfc": lambda x: lax.sub(jnp.ones_like(x), lax.erf(x)),
     "sinh": lambda x, *, accuracy=None: 0.5 * (lax.exp(x) - lax.exp(-x)),
     "cosh": lambda x, *, accuracy=None: 0.5 * (lax.exp(x) + lax.exp(-x)),
@@ -218,36 +199,21 @@ def _select(index: Any, *cases: Any) -> Any:
     return jnp.where(lax.le(index, np.asarray(0, index.dtype)), cases[0], out)
 
 
-class Decompose(Interpreter):
+class Decompose(TaintPass):
     """Apply `RULES` to every equation with a tainted operand, recursively."""
 
     rules = control.RULES | {"cond": _branch}
-    seen_public = frozenset({"reveal"})
-
-    def is_plain(self, value: Any) -> bool:
-        return not isinstance(value, Tainted)
-
-    def join(self, a: Any, b: Any) -> Any:
-        return a if isinstance(a, Tainted) else b
-
-    def coerce(self, value: Any, like: Any) -> Any:
-        return Tainted(value) if isinstance(like, Tainted) else value
-
-    def predicate(self, value: Any) -> Any:
-        return _raw(value)
-
     def default(self, values: Sequence[Any]) -> list[Any]:
         name, params = self.eqn.primitive.name, self.eqn.params
         if name in ("ne", "eq") and values[0] is values[1]:  # the test for NaN
             return [jnp.full(self.eqn.outvars[0].aval.shape, name == "eq")]
         if name in RULES:
             return [self.apply(lambda *xs: RULES[name](*xs, **params), *values)]
-        out = self.plain([_raw(v) for v in values])
-        return out if name in self.seen_public else [Tainted(v) for v in out]
+        return super().default(values)
 
     def apply(self, fun: Callable[..., Any], *values: Any) -> Any:
         """A function of arrays on values of this pass, decomposed in its turn."""
-        avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in map(_raw, values)]
+        avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in map(raw, values)]
         return run(self, jax.make_jaxpr(lambda *xs: [fun(*xs)])(*avals), values)[0]
 
 
@@ -256,6 +222,6 @@ def decompose(closed: Any, secret: Sequence[bool]) -> Any:
 
     def fun(*xs: Any) -> list[Any]:
         values = [Tainted(x) if s else x for x, s in zip(xs, secret, strict=True)]
-        return [_raw(v) for v in run(Decompose(), closed, values)]
+        return [raw(v) for v in run(Decompose(), closed, values)]
 
     return retrace(closed, fun)

@@ -165,9 +165,8 @@ class DifferentiallyPrivate(Transformed):
     def _units(self, call: Call) -> int:
         """The number of units; checks the private leaves."""
         sizes = {}
-        for path, mine, x in zip(
-            call.paths, self.argument_leaves(call, self.private), call.leaves
-        ):
+        flags = self.argument_leaves(call, self.private)
+        for path, mine, x in zip(call.paths, flags, call.leaves, strict=True):
             if mine:
                 shape = np.shape(x)
                 if not shape:

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from privjax import _compat
-from privjax.core.trace import Call, Traced, trace_flat
+from privjax.core.trace import Call, Traced
 from privjax.errors import InputError, RangeError
 from privjax.federated.aggregation import resolve
 from privjax.passes import federated as passes
 from privjax.prg.chacha20 import Purpose, derive
+from privjax.prg.keys import key as fresh_key
 from privjax.transforms.base import Transformed, decorator, typed_key, with_inner_key
+from privjax.transforms.report import Report, entry, output_names
 
 LEVELS = ("client", "round")
 STRATEGIES = ("auto", "scan", "vmap")
@@ -116,6 +118,34 @@ class Federated(Transformed):
     ) -> Any:
         args, kwargs = static.rebuild(values)
         call = self.call(args, kwargs)
+        own, clients = self._clients(call, weights)
+        traced = self._trace(call, own)
+        needs = self.method.needs_key
+        sums_key = derive(words, (Purpose.CALL, 0, 0)) if needs else None
+        leaves = list(call.leaves)
+        if with_inner_key(self.fun):
+            own = [self.level == "client", *own]
+            leaves = [client_keys(words, clients) if own[0] else words, *leaves]
+        if self.level == "round":
+            out, left = passes.round_program(traced, own).run(
+                leaves, method=self.method, key_words=sums_key
+            )
+        else:
+            program = passes.client_program(traced, own)
+            out, left = passes.mean_over_clients(
+                program,
+                leaves,
+                clients=clients,
+                method=self.method,
+                strategy=self._strategy(program, clients),
+                weights=weights,
+                key_words=sums_key,
+            )
+        tree = jax.tree.unflatten(traced.out_tree, out)
+        return tree, _all_finite(left) if check else None
+
+    def _clients(self, call: Call, weights: Any) -> tuple[list[bool], int]:
+        """Which flat inputs are the clients', and how many clients there are."""
         own = self.argument_leaves(call, self.clients)
         clients = count_clients(call, own, self.clients)
         self.method.check(clients, weights is not None)
@@ -124,66 +154,105 @@ class Federated(Transformed):
                 f"{self.weights_name}= has shape {weights.shape}; {clients} clients "
                 f"need ({clients},)."
             )
-        inner = with_inner_key(self.fun)
-        leaves: Sequence[Any] = call.leaves
-        if self.level == "client":
-            leaves = [
-                jax.ShapeDtypeStruct(x.shape[1:], x.dtype) if mine else x
-                for x, mine in zip(leaves, own, strict=True)
-            ]
-        traced = _trace(self.fun, call, leaves, inner)
-        needs = self.method.needs_key
-        sums_key = derive(words, (Purpose.CALL, 0, 0)) if needs else None
-        leaves = call.leaves
-        if inner and self.level == "client":
-            leaves, own = [client_keys(words, clients), *leaves], [True, *own]
-        elif inner:
-            round_key = derive(words, (Purpose.PARTY, 0, 0))
-            leaves, own = [round_key, *leaves], [False, *own]
+        return own, clients
+
+    def _slices(self, call: Call, own: Sequence[bool]) -> list[Any]:
+        """The inputs as the function sees them: at level "client" those of one client."""
         if self.level == "round":
-            out, left = passes.round_program(traced, own).run(
-                leaves, method=self.method, key_words=sums_key
+            return list(call.leaves)
+        return [
+            jax.ShapeDtypeStruct(x.shape[1:], x.dtype) if mine else x
+            for x, mine in zip(call.leaves, own, strict=True)
+        ]
+
+    def _trace(self, call: Call, own: Sequence[bool]) -> Traced:
+        """The function as a jaxpr; the words of its key, if it takes one, come first."""
+        leaves = self._slices(call, own)
+        if not with_inner_key(self.fun):
+            return call.trace(leaves)
+        inner: Any = self.fun
+
+        def keyed(extra: Any, args: Any, kwargs: Any) -> Any:
+            return inner(*args, **kwargs, **{inner.key_name: typed_key(extra[0])})
+
+        return call.trace(leaves, [jax.ShapeDtypeStruct((8,), jnp.uint32)], keyed)
+
+    def _strategy(self, program: Any, clients: int) -> str:
+        if self.strategy == "auto":
+            return passes.choose_strategy(program, clients)
+        return self.strategy
+
+    # -- looking inside ----------------------------------------------------------------
+
+    def stage_jaxprs(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """One client's program (or the round as it was written), and the round."""
+        given = {k: v for k, v in kwargs.items() if k != self.weights_name}
+        given.pop(self.key_name, None)
+        call = self.call(args, given)
+        own, _ = self._clients(call, None)
+        key = {self.key_name: jax.eval_shape(fresh_key)} if self.needs_key else {}
+        return {
+            "traced": self._trace(call, own).closed,
+            "rewritten": jax.make_jaxpr(self.__call__)(*args, **{**kwargs, **key}),
+        }
+
+    def report(self, *args: Any, **kwargs: Any) -> Report:
+        """See `privjax.explain`."""
+        self.pop_key(kwargs)
+        weighted = kwargs.pop(self.weights_name, self.weights) is not None
+        call = self.call(args, kwargs)
+        own, clients = self._clients(call, None)
+        traced = self._trace(call, own)
+        keyed = [self.level == "client"] if with_inner_key(self.fun) else []
+        public = "public: sent to every client" if self.level == "client" else "public"
+        inputs = [
+            entry(
+                path,
+                jax.eval_shape(lambda v: v, x),
+                "each client keeps its own slice" if mine else public,
             )
+            for path, x, mine in zip(call.paths, call.leaves, own, strict=True)
+        ]
+        if self.level == "client":
+            program = passes.client_program(traced, [*keyed, *own])
+            leaving = set(program.averaged)
+            runs = f"one device, by {self._strategy(program, clients)} over clients"
         else:
-            program = passes.client_program(traced, own)
-            strategy = self.strategy
-            if strategy == "auto":
-                strategy = passes.choose_strategy(program, clients)
-            out, left = passes.mean_over_clients(
-                program,
-                leaves,
-                clients=clients,
-                method=self.method,
-                strategy=strategy,
-                weights=weights,
-                key_words=sums_key,
+            outs = passes.round_program(traced, [*keyed, *own]).outs
+            leaving = {k for k, state in enumerate(outs) if state.level}
+            runs = "one device, as written"
+        label = {
+            "client": "weighted mean over clients" if weighted else "mean over clients",
+            "round": "from sums over clients",
+        }[self.level]
+        names = output_names(traced.out_tree)
+        outputs = [
+            entry(
+                name, aval, label if k in leaving else "does not depend on the clients"
             )
-        tree = jax.tree.unflatten(traced.out_tree, out)
-        return tree, _all_finite(left) if check else None
+            for k, (name, aval) in enumerate(zip(names, traced.out_avals, strict=True))
+        ]
+        inner = None
+        if isinstance(self.fun, Transformed):
+            inner_args, inner_kwargs = call.rebuild(self._slices(call, own))
+            inner = self.fun.report(*inner_args, **inner_kwargs)
+        return Report(
+            f"{self.__name__}: federated over {clients} clients "
+            f"({', '.join(self.clients)}), aggregate {self.method}",
+            tuple(inputs),
+            tuple(outputs),
+            tuple(
+                f"{names[k]}: a sum over {clients} clients; {self.method.server_sees}"
+                for k in sorted(leaving)
+            ),
+            notes=(f"simulated: {runs}; the process sees the data of all clients",),
+            inner=inner,
+        )
 
 
 def _all_finite(xs: Sequence[Any]) -> Any:
     real = [x for x in xs if jnp.issubdtype(x.dtype, jnp.inexact)]
     return jnp.all(jnp.stack([jnp.bool_(True), *(jnp.isfinite(x).all() for x in real)]))
-
-
-def _trace(fun: Any, call: Call, leaves: Sequence[Any], inner: bool) -> Traced:
-    """The function as a jaxpr; with `inner`, the words of its key come first."""
-    out_tree = None
-
-    def flat(*values: Any) -> list[Any]:
-        nonlocal out_tree
-        extra = {}
-        if inner:
-            extra = {fun.key_name: typed_key(values[0])}
-            values = values[1:]
-        args, kwargs = call.rebuild(values)
-        out, out_tree = jax.tree.flatten(fun(*args, **kwargs, **extra))
-        return out
-
-    first = [jax.ShapeDtypeStruct((8,), jnp.uint32)] if inner else []
-    closed = trace_flat(flat, *first, *leaves, name=call.name)
-    return Traced(closed, out_tree, call.paths, call.args, call.name)
 
 
 def client_keys(words: Any, clients: int) -> Any:

@@ -18,6 +18,7 @@ from privjax.passes import schedule, simplify
 from privjax.passes.audit import marked_lines, secrecy
 from privjax.passes.cost import Cost, cost
 from privjax.passes.decompose import decompose
+from privjax.passes.merge import merge
 from privjax.passes.shared import Boolean, Fixed, Integer, Shared
 from privjax.passes.shared.marked import open_value
 from privjax.passes.shared.values import SECRET
@@ -298,6 +299,7 @@ class SecretShared(Transformed):
             plain = simplify.dce(simplify.inline(traced.closed, remat=True))
             plain = simplify.cse(decompose(plain, secret))
             plain = simplify.dce(simplify.inline(plain, remat=True))
+            plain = simplify.inline(merge(plain, secret))
             stages["simplified"] = plain
             party, outs = self._party_program(plain, call, modes, inner)
             axes: Any = {"axis_env": [(PARTY, self.protocol.parties)]}

@@ -32,7 +32,7 @@ def with_loss(loss: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     return step
 
 
-# -- losses in which examples interact -------------------------------------------------------
+# -- losses in which examples interact ------------------------------------------
 
 
 def batch_norm(p: Any, batch: Any) -> Any:
@@ -96,10 +96,10 @@ def running_state(p: Any, batch: Any) -> Any:
     x, y = batch
 
     def one(carry: Any, xi: Any) -> Any:
-        h = apply(p, xi) + carry
+        h = jnp.tanh(apply(p, xi) + carry)  # LEAK
         return h, h
 
-    _, h = lax.scan(one, jnp.zeros(3), x)  # LEAK
+    _, h = lax.scan(one, jnp.zeros(3), x)
     return cross_entropy(h, y)
 
 
@@ -166,7 +166,7 @@ def test_interacting_examples(loss: Callable[..., Any]) -> None:
         private(PARAMS, BATCH_XY)
 
 
-# -- other results -----------------------------------------------------------------------------
+# -- other results --------------------------------------------------------------
 
 
 def good_loss(p: Any, batch: Any) -> Any:
@@ -193,7 +193,7 @@ def raw_gradient(params: Any, batch: Any) -> Any:
     g = jax.grad(good_loss)(params, batch)
     moments = jax.tree.map(lambda x: x.sum(), g)
     again = jax.grad(lambda p: jnp.sum(apply(p, batch[0])))(params)
-    return jax.tree.map(lambda p, g: p - g, params, g), moments, again["b"]
+    return jax.tree.map(lambda p, g: p - g, params, g), moments, again["w"]
 
 
 def largest_norm(params: Any, batch: Any) -> Any:
@@ -284,7 +284,7 @@ def test_private_values_for_the_host(callback: Callable[..., Any]) -> None:
     differentially_private(public, noise_multiplier=0)(PARAMS, BATCH_XY)
 
 
-# -- calls that do not fit -----------------------------------------------------------------------
+# -- calls that do not fit ------------------------------------------------------
 
 
 def good_step(params: Any, batch: Any) -> Any:

@@ -29,8 +29,8 @@ def resolved(digits: Sequence[Digit]) -> tuple[Digit, ...]:
 def split_units(x: Array, digits: Sequence[Digit]) -> Array:
     """[units, ...]: the axes that carried units remain, with what is left of them."""
     here = [d for d in digits if d.axis is not None]
-    if len(here) == 1 and here[0].inner == 1 and x.shape[here[0].axis] == here[0].size:
-        axis = here[0].axis
+    axis = PerUnit(tuple(here)).axis
+    if axis is not None and x.shape[axis] == here[0].size:
         return jnp.expand_dims(jnp.moveaxis(x, axis, 0), axis + 1)
     groups = layout.factors(x.shape, here)
     flat = [f for g in groups for f in g]
@@ -48,7 +48,8 @@ def by_unit(
 ) -> Summed:
     """The general way: the equation on one unit at a time."""
     digits: tuple[Digit, ...] = ()
-    operands, axes = [], []
+    operands: list[Array] = []
+    axes: list[int | None] = []
     for value, state in zip(values, states, strict=True):
         if isinstance(state, PerUnit) and state.axes:
             digits = state.digits
@@ -93,7 +94,8 @@ def dot_general(eqn: Any, values: Sequence[Array], states: Sequence[State]) -> S
     shape = (*shapes[0][0], *shapes[0][1], *shapes[1][1])
     dtype = eqn.outvars[0].aval.dtype
     precision = eqn.params["precision"]
-    product = Product(*parts, shape, dtype, precision, (), resolved(mine.digits))
+    left, right = parts
+    product = Product(left, right, shape, dtype, precision, (), resolved(mine.digits))
     return Summed((product,))
 
 
@@ -113,7 +115,8 @@ def conv(eqn: Any, values: Sequence[Array], states: Sequence[State]) -> Summed:
     x = values[0].transpose(lhs[1], lhs[0], *lhs[2:])  # [units, out batch, *space]
     d = values[1].transpose(rhs[1], rhs[0], *rhs[2:])  # [units, out feature, *window]
     space = len(lhs) - 2
-    inside = [(lo, hi, k - 1) for (lo, hi), k in zip(p["padding"], p["lhs_dilation"])]
+    dilation = zip(p["padding"], p["lhs_dilation"], strict=True)
+    inside = [(lo, hi, k - 1) for (lo, hi), k in dilation]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *inside])
     out_shape = eqn.outvars[0].aval.shape
     taps = [out_shape[a] for a in numbers.out_spec[2:]]
@@ -121,9 +124,9 @@ def conv(eqn: Any, values: Sequence[Array], states: Sequence[State]) -> Summed:
     flat_d = d.reshape(*d.shape[:2], -1)
     products = []
     for tap in np.ndindex(*taps):
-        start = [t * s for t, s in zip(tap, p["window_strides"])]
-        step = p["rhs_dilation"]
-        stop = [a + (w - 1) * k + 1 for a, w, k in zip(start, window, step)]
+        step = np.asarray(p["rhs_dilation"])
+        start = np.multiply(tap, p["window_strides"])
+        stop = start + (np.asarray(window) - 1) * step + 1
         piece = lax.slice(x, [0, 0, *start], [*x.shape[:2], *stop], [1, 1, *step])
         piece = piece.reshape(*piece.shape[:2], -1)
         products.append(

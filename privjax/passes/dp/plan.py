@@ -83,7 +83,7 @@ def make_plan(
     wanted: dict[Any, str] = {}
     while True:
         found = analyse(closed, unit_axes, released=frozenset(wanted))
-        more = {}
+        more: dict[Any, str] = {}
         for var, used in _demanded(found, outs, needed):
             var = _hoisted(var, defined, found)
             if var not in wanted:

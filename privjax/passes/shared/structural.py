@@ -70,11 +70,18 @@ def _on(share: Any, fun: Callable[[Any], Any]) -> Any:
 def joined(cx: Any, values: Any, fun: Callable[..., Any]) -> Any:
     """A structural function of several values, all brought to one kind and scale."""
     if any(isinstance(v, Fixed) for v in values):
-        scale = max(v.scale for v in values if isinstance(v, Fixed))
-        scale = max(scale, cx.f)
-        shares = [cx.scaled(cx.fixed(v, scale), scale).value for v in values]
-        kind = type(next(v for v in values if isinstance(v, Fixed)).share)
-        return Fixed.of(kind(fun(*shares)), scale)
+        reals = [v for v in values if isinstance(v, Fixed)]
+        scale = max(cx.f, *(v.scale for v in reals))
+
+        def at(scale: int) -> Any:
+            shares = [cx.scaled(cx.fixed(v, scale), scale) for v in values]
+            return type(shares[0])(fun(*(s.value for s in shares)))
+
+        # Scales at which all of them are known stay known.
+        common = set.intersection(*(set(v.at) for v in reals)) - {scale}
+        share = at(scale)
+        more = {s: partial(at, s) for s in common if s >= cx.f}
+        return Fixed(share.shape, scale, {scale: share, **more})
     if any(isinstance(v, Integer) for v in values):
         shares = [cx.integer(v).share for v in values]
         return Integer(type(shares[0])(fun(*(s.value for s in shares))))

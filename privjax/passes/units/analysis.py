@@ -175,7 +175,9 @@ class _Walk(Analysis):
 
     def control(self, label: State, outs: Sequence[State]) -> list[State]:
         if isinstance(label, Zero | Public):
-            return [self._level(s, label.level) for s in outs]
+            cause = self.cause("its branch depends on a value computed from all units")
+            fed = cause if label.level else None
+            return [self._level(s, label.level, fed) for s in outs]
         if isinstance(label, Mixed):
             return [label] * len(outs)
         cause = self.cause("its branch or trip count depends on private values")

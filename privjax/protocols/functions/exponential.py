@@ -2,32 +2,34 @@
 
 2^i is a product of one factor 1 + b_j (2^(2^j) - 1) for each bit b_j of i, exact in the
 ring; 2^u is a polynomial on [0, 1). Two comparisons of x itself, which run beside all
-this, say where the result is 0 or saturates; what the bits say there is multiplied by 0.
+this, say where the result is 0 or saturates; the rest is multiplied by 0 there.
 """
 
 import math
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.functions.bits import bits_at, joined
 from privjax.protocols.functions.linear import (
     add_real,
+    concatenate,
     element,
     integer_bits,
     linear,
     rescale,
+    stack,
     subtract,
     weighted,
+    working_bits,
 )
-from privjax.protocols.functions.polynomial import chebyshev, evaluate, working_bits
+from privjax.protocols.functions.polynomial import chebyshev, evaluate
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith
 from privjax.protocols.tuples import MUL
 
-# log2(e) = 3/2 - _LESS: 3 x is exact, and _LESS has room for four more bits than log2(e).
+# log2(e) = 3/2 - _LESS: 3 x is exact, and _LESS is so small that four more of its bits
+# fit into a product than of log2(e).
 _LESS = 1.5 - math.log2(math.e)
 
 
@@ -65,8 +67,7 @@ def _power_of_two(
     low = -f * unit + 4 * fp.resolution
     high = integer_bits(fp) * unit - 2.0**-12 - 4 * fp.resolution
     limits = element(fp, [-low, -high], f)
-    both = Arith(jnp.stack([x.value, x.value], -1))
-    below = p.msb(p.add_public(both, limits))
+    below = p.msb(p.add_public(stack([x, x]), limits))
 
     t = add_real(p, fp, t, f, scale)
     count = (f + integer_bits(fp) - 1).bit_length()
@@ -97,15 +98,8 @@ def _power_of_two(
 
 def _product(p: Protocol, x: Arith) -> Arith:
     """The product over the last axis, exact in the ring; log2 rounds."""
-    n = x.shape[-1]
-    while n > 1:
-        half = n // 2
-
-        def part(low: int, high: int, x: Arith = x) -> Any:
-            return linear(x, lambda v: v[..., low:high])
-
-        pairs = p.product(MUL, part(0, half), part(half, 2 * half))
-        rest = part(2 * half, n)
-        x = Arith(jnp.concatenate([pairs.value, rest.value], -1))
-        n = x.shape[-1]
+    while (n := x.shape[-1]) > 1:
+        cuts = slice(0, n // 2), slice(n // 2, n // 2 * 2), slice(n // 2 * 2, n)
+        low, high, rest = (linear(x, lambda v, c=c: v[..., c]) for c in cuts)
+        x = concatenate([p.product(MUL, low, high), rest])
     return linear(x, lambda v: v[..., 0])

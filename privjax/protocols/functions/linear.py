@@ -41,7 +41,7 @@ def concatenate(xs: Sequence[Arith]) -> Arith:
 
 
 def weighted(x: Arith, weights: Any) -> Arith:
-    """Sums over the last axis with public weights, one or (a matrix) several of them."""
+    """Sums over the last axis with public weights (several of them: a matrix)."""
     contract = (((len(x.shape) - 1,), (0,)), ((), ()))
     return linear(x, lambda v: lax.dot_general(v, weights, contract))
 
@@ -67,7 +67,7 @@ def integer_bits(fp: FixedPoint) -> int:
 
 
 def working_bits(fp: FixedPoint) -> int:
-    """The scale of mantissas and fractions: thrice that, and values below 4, must fit."""
+    """The scale of mantissas: three times that, and two bits more, must fit."""
     return (fp.ring_bits - 4) // 3
 
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 from privjax.protocols.fixedpoint import FixedPoint
-from privjax.protocols.functions.linear import add_real, element
+from privjax.protocols.functions.linear import add_real, element, working_bits
 from privjax.protocols.functions.normalise import normalise
-from privjax.protocols.functions.polynomial import chebyshev, evaluate, working_bits
+from privjax.protocols.functions.polynomial import chebyshev, evaluate
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith
 

@@ -12,8 +12,12 @@ import numpy as np
 
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.functions.bits import bits_at, negated_if, spread
-from privjax.protocols.functions.linear import element, integer_bits, weighted
-from privjax.protocols.functions.polynomial import working_bits
+from privjax.protocols.functions.linear import (
+    element,
+    integer_bits,
+    weighted,
+    working_bits,
+)
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith, Bit
 from privjax.protocols.tuples import MUL
@@ -27,7 +31,8 @@ class Normalised:
       sign: <x < 0>, or None where x is taken as a non-negative number.
       leading: one-hot over `exponents`, on a last axis; all zero for x = 0.
       exponents: the exponent e that each entry of `leading` stands for.
-      mantissa: m - 3/2, in [-1/2, 1/2], at scale `working_bits`; 0 for x = 0.
+      mantissa: m - 3/2, in [-1/2, 1/2], at scale `linear.working_bits`; 0 for
+        x = 0.
     """
 
     sign: Bit | None

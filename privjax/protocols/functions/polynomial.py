@@ -1,12 +1,12 @@
 """Polynomials with public coefficients of a small secret variable.
 
-p(u) = A(u) + u^4 B(u), A and B cubic (Paterson and Stockmeyer 1973): powers come from one
-mask of u and one of u^2, terms are added at three times the scale of u and truncated
-together.
+p(u) = A(u) + u^4 B(u), A and B cubic (Paterson and Stockmeyer 1973): powers come from
+one mask of u and one of u^2, terms are added at three times the scale of u and
+truncated together.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,6 @@ from privjax.protocols.functions.linear import element
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith
 from privjax.protocols.tuples import MUL
-
-
-def working_bits(fp: FixedPoint) -> int:
-    """The scale of variables and powers: thrice that, and values below 4, must fit."""
-    return (fp.ring_bits - 4) // 3
 
 
 @cache
@@ -47,25 +42,25 @@ def evaluate(
 ) -> Arith:
     """A polynomial of u at scale `out`, for |u| <= 1/2 and values below 4.
 
-    Degree 4 (or less) takes 4 rounds, degree 8 (or less) 6 rounds. `scale` is at most
-    `working_bits(fp)` and `out` at most three times `scale`. The error is about 2^-scale.
+    Degrees 1 to 4 take 4 rounds, 5 to 8 take 6 rounds. `scale` is at most
+    `linear.working_bits` and `out` at most three times `scale`. Rounding errs by about
+    2^-scale and 2^-out.
     """
     square = p.truncate(p.square(u), scale)
     cube, fourth = p.product(MUL, u, square), p.square(square)
+    powers = [(u, 2 * scale), (square, 2 * scale), (cube, scale), (fourth, scale)]
 
-    def total(c: tuple[float, ...], *more: Arith) -> Arith:
+    def total(c: tuple[float, ...]) -> Arith:
         """Sum of c_i u^i at 3 * scale, i <= 4."""
-        terms = [(u, 2 * scale), (square, 2 * scale), (cube, scale), (fourth, scale)]
-        value = p.mul_public(u, element(fp, 0)) if len(c) == 1 else None
-        for c_i, (power, rest) in zip(c[1:], terms, strict=False):
-            term = p.mul_public(power, element(fp, c_i, rest))
-            value = term if value is None else p.add(value, term)
-        for term in more:
-            value = p.add(value, p.mul_public(term, element(fp, 1, scale)))
-        return p.add_public(value, element(fp, c[0], 3 * scale))
+        terms = [
+            p.mul_public(power, element(fp, c_i, rest))
+            for c_i, (power, rest) in zip(c[1:], powers, strict=False)
+        ]
+        return p.add_public(reduce(p.add, terms), element(fp, c[0], 3 * scale))
 
     if len(coefficients) <= 5:
         return p.truncate(total(coefficients), 3 * scale - out)
     upper = p.truncate(total(coefficients[4:]), 2 * scale)
     high = p.product(MUL, p.truncate(fourth, scale), upper)
-    return p.truncate(total(coefficients[:4], high), 3 * scale - out)
+    high = p.mul_public(high, element(fp, 1, scale))
+    return p.truncate(p.add(total(coefficients[:4]), high), 3 * scale - out)

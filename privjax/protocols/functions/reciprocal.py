@@ -13,9 +13,11 @@ from privjax.protocols.functions.linear import (
     linear,
     rescale,
     saturated,
+    stack,
+    working_bits,
 )
 from privjax.protocols.functions.normalise import Normalised, normalise
-from privjax.protocols.functions.polynomial import chebyshev, evaluate, working_bits
+from privjax.protocols.functions.polynomial import chebyshev, evaluate
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith
 from privjax.protocols.tuples import MUL
@@ -54,8 +56,8 @@ def divide(
     Only the quotient must stay below `fp.max_value`: 1/d may be far above or below, as
     in m / (sqrt(v) + eps). n/0 is 0; quotients out of range wrap around.
 
-    1. d = +-m 2^e; q = sum_i trunc(n, c_i) w_i(e), w_i = 2^-e for c_i < e <= c_(i+1) and 0
-       elsewhere: the larger the divisor, the fewer low bits of n matter, and every
+    1. d = +-m 2^e; q = sum_i trunc(n, c_i) w_i(e), w_i = 2^-e for c_i < e <= c_(i+1)
+       and 0 elsewhere: the larger the divisor, the fewer low bits of n matter, and every
        product fits into the ring
     2. n/d = +-q / m
     """
@@ -76,9 +78,8 @@ def divide(
         )
         for c in cuts
     ]
-    # A product along a new last axis, summed there.
-    stacked = Arith(jnp.stack([limb.value for limb in limbs], -1))
-    quotient = p.product(MUL, stacked, parts.table(np.stack(weights, -1)))
+    # One product along a new last axis, summed there.
+    quotient = p.product(MUL, stack(limbs), parts.table(np.stack(weights, -1)))
     quotient = linear(quotient, lambda v: jnp.sum(v, -1, dtype=v.dtype))
     quotient = p.truncate(quotient, step)
     return p.product(MUL, quotient, _inverse_mantissa(p, fp, parts)), 2 * f

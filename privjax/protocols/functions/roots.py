@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 
 from privjax.protocols.fixedpoint import FixedPoint
-from privjax.protocols.functions.linear import saturated
+from privjax.protocols.functions.linear import saturated, working_bits
 from privjax.protocols.functions.normalise import normalise
-from privjax.protocols.functions.polynomial import chebyshev, evaluate, working_bits
+from privjax.protocols.functions.polynomial import chebyshev, evaluate
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith
 from privjax.protocols.tuples import MUL
 
 
 def sqrt(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
-    """Square root in 21 rounds, with a relative error of 2^-15 or an ulp; 0 for x <= 0."""
+    """Square root in 21 rounds, relative error 2^-15 or an ulp; 0 for x <= 0."""
     return _power(p, fp, x, scale, np.sqrt, 0.5, 4)
 
 
 def rsqrt(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
-    """1/sqrt(x) in 23 rounds, with a relative error of 2^-15 or an ulp; 0 for x <= 0."""
+    """1/sqrt(x) in 23 rounds, relative error 2^-15 or an ulp; 0 for x <= 0."""
     return _power(p, fp, x, scale, _inverse_root, -0.5, 6)
 
 

@@ -1,7 +1,7 @@
 """Bounded functions: cubics on 32 equal segments, constants outside.
 
-The segment comes from five bits of the (scaled and shifted) argument as a one-hot vector
-of ring elements; each coefficient is a public linear combination of it.
+The segment comes from five bits of the (scaled and shifted) argument as a one-hot
+vector of ring elements; each coefficient is a public linear combination of it.
 """
 
 import math

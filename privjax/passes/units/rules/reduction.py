@@ -59,12 +59,11 @@ def leading(trailing: int) -> Callable[[Op], State | list[State]]:
     """Works on the last `trailing` axes; those before are a batch."""
 
     def rule(op: Op) -> State | list[State]:
+        def batch(i: int) -> dict[int, int]:
+            return {a: a for a in range(len(op.shapes[i]) - trailing)}
+
         state = op.combine(
-            op.place(
-                i,
-                lambda a, n=len(op.shapes[i]): a if a < n - trailing else None,
-                "it works along the axis of units",
-            )
+            op.place(i, batch(i).get, "it works along the axis of units")
             for i in range(len(op.states))
             if op.is_unit(i)
         )

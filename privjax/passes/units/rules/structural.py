@@ -4,7 +4,7 @@ import numpy as np
 
 from privjax.passes.units import layout
 from privjax.passes.units.op import Op, Rule, all_of, always, axis_map, together
-from privjax.passes.units.states import Digit, PerUnit, Public, State
+from privjax.passes.units.states import PerUnit, Public, State
 
 
 def reshape(op: Op) -> State:
@@ -12,17 +12,17 @@ def reshape(op: Op) -> State:
     if not isinstance(state, PerUnit):
         return state
     shape, order = op.shapes[0], op.params.get("dimensions")
-    digits: tuple[Digit, ...] | None = state.digits
+    digits = state.digits
     if order is not None:  # it transposes first
         shape = [shape[a] for a in order]
         moved = op.place(0, axis_map((a, i) for i, a in enumerate(order)))
         assert isinstance(moved, PerUnit)
         digits = moved.digits
-    digits = layout.reshape(shape, op.out_shapes[0], digits)
-    if digits is None:
+    regrouped = layout.reshape(shape, op.out_shapes[0], digits)
+    if regrouped is None:
         return op.mixed("it reshapes across the axis of units")
     same_columns = op.shapes[0][-1:] == op.out_shapes[0][-1:]
-    return PerUnit(digits, own=state.own if same_columns else frozenset())
+    return PerUnit(regrouped, own=state.own if same_columns else frozenset())
 
 
 def broadcast_in_dim(op: Op) -> State:
@@ -92,6 +92,26 @@ def concatenate(op: Op) -> State:
     return PerUnit(state.digits, own=frozenset(own))
 
 
+def stack(op: Op) -> State:
+    new = op.params["axis"]
+    return op.combine(
+        op.place(i, lambda a: a + (a >= new))
+        for i in range(len(op.states))
+        if op.is_unit(i)
+    )
+
+
+def unstack(op: Op) -> list[State]:
+    gone = op.params["axis"]
+    where = lambda a: None if a == gone else a - (a > gone)  # noqa: E731
+    return [op.place(0, where, "it takes the units apart")] * len(op.out_shapes)
+
+
+def tile(op: Op) -> State:
+    repeats = op.params["reps"]
+    return op.place(0, lambda a: a if repeats[a] == 1 else None, "it repeats the units")
+
+
 def counts(state: State, axis: int) -> bool:
     """Whether a constant equals its own position along `axis`."""
     if not isinstance(state, Public) or state.known is None:
@@ -112,4 +132,7 @@ RULES = {
     "split": Rule(split, always),
     "pad": Rule(pad, all_of(0, 1)),
     "concatenate": Rule(concatenate, together),
+    "stack": Rule(stack, together),
+    "unstack": Rule(unstack, always),
+    "tile": Rule(tile, always),
 }

@@ -1,0 +1,52 @@
+"""Values that depend on a secret, for passes on ordinary arrays."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from privjax.core.interpret import Interpreter
+
+
+@jax.tree_util.register_pytree_node_class
+class Tainted:
+    """An array that depends on a secret."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+
+    def tree_flatten(self) -> Any:
+        return (self.array,), None
+
+    @classmethod
+    def tree_unflatten(cls, _: Any, children: Any) -> "Tainted":
+        return cls(*children)
+
+
+def raw(value: Any) -> Any:
+    """The array, tainted or not."""
+    return value.array if isinstance(value, Tainted) else value
+
+
+class TaintPass(Interpreter):
+    """A pass that rewrites what depends on a secret and leaves the rest alone."""
+
+    shown = frozenset({"reveal"})  # results of these depend on no secret any more
+
+    def is_plain(self, value: Any) -> bool:
+        return not isinstance(value, Tainted)
+
+    def join(self, a: Any, b: Any) -> Any:
+        return a if isinstance(a, Tainted) else b
+
+    def coerce(self, value: Any, like: Any) -> Any:
+        return Tainted(value) if isinstance(like, Tainted) else value
+
+    def predicate(self, value: Any) -> Any:
+        return raw(value)
+
+    def default(self, values: Sequence[Any]) -> list[Any]:
+        out = self.plain([raw(v) for v in values])
+        if self.eqn.primitive.name in self.shown:
+            return out
+        return [Tainted(v) for v in out]
