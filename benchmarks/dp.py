@@ -87,16 +87,24 @@ def epoch(step: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def seconds(fun: Callable[..., Any], *args: Any, repeats: int, calls: int) -> float:
-    """Least time of one call, over `repeats` rounds of `calls` calls."""
-    jax.block_until_ready(fun(*args))
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        for _ in range(calls):
-            out = fun(*args)
-        jax.block_until_ready(out)
-        best = min(best, (time.perf_counter() - start) / calls)
+def seconds(
+    funs: dict[str, Any], *args: Any, rounds: int, calls: int
+) -> dict[str, float]:
+    """Least time of one call of each function.
+
+    The functions take turns, so that a busy machine slows all of them down alike.
+    """
+    jitted = {name: jax.jit(fun) for name, fun in funs.items()}
+    best = dict.fromkeys(funs, float("inf"))
+    for fun in jitted.values():
+        jax.block_until_ready(fun(*args))
+    for _ in range(rounds):
+        for name, fun in jitted.items():
+            start = time.perf_counter()
+            for _ in range(calls):
+                out = fun(*args)
+            jax.block_until_ready(out)
+            best[name] = min(best[name], (time.perf_counter() - start) / calls)
     return best
 
 
@@ -112,26 +120,20 @@ def row(name: str, found: dict[str, float]) -> Row:
 
 
 def rows() -> list[Row]:
-    result = []
     params, batch, step = boston()
     steps, length = private_steps(step), 200
     keys = jax.random.split(fresh_key(), length)
     batches = jax.tree.map(lambda x: jnp.broadcast_to(x, (length, *x.shape)), batch)
-    found = {
-        k: seconds(jax.jit(epoch(f)), params, batches, keys, repeats=7, calls=2)
-        / length
-        for k, f in steps.items()
-    }
-    result.append(row("MLP 13-32-24-1, batch 32, step in a scan", found))
-    found = {
-        k: seconds(jax.jit(f), params, batch, keys[0], repeats=7, calls=100)
-        for k, f in steps.items()
-    }
-    result.append(row("MLP 13-32-24-1, batch 32, jitted step", found))
+    epochs = {name: epoch(step) for name, step in steps.items()}
+    whole = seconds(epochs, params, batches, keys, rounds=60, calls=1)
+    small = seconds(steps, params, batch, keys[0], rounds=40, calls=20)
     params, batch, step = mnist()
-    found = {
-        k: seconds(jax.jit(f), params, batch, keys[0], repeats=9, calls=3)
-        for k, f in private_steps(step).items()
-    }
-    result.append(row("MLP 784-512-256-10, batch 256, jitted step", found))
-    return result
+    large = seconds(private_steps(step), params, batch, keys[0], rounds=25, calls=1)
+    return [
+        row(
+            "MLP 13-32-24-1, batch 32, step in a scan",
+            {name: time / length for name, time in whole.items()},
+        ),
+        row("MLP 13-32-24-1, batch 32, jitted step", small),
+        row("MLP 784-512-256-10, batch 256, jitted step", large),
+    ]

@@ -19,6 +19,7 @@ from privjax.errors import (
     TraceError,
     UnsupportedError,
 )
+from privjax.federated.aggregation import secure_sum
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.runtimes.distributed import distributed
 from privjax.transforms.differentially_private import differentially_private
@@ -56,6 +57,7 @@ __all__ = [
     "random",
     "reveal",
     "secret_shared",
+    "secure_sum",
     "share",
     "stages",
 ]

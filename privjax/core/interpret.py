@@ -154,7 +154,8 @@ def environment(closed: Any, values: Sequence[Any]) -> tuple[Any, dict[Any, Any]
     def read(atom: Any) -> Any:
         if isinstance(atom, _compat.Literal):
             # A Python scalar would be re-typed by the x64 mode of the moment.
-            return np.asarray(atom.val, np.dtype(atom.aval.dtype))
+            aval: Any = atom.aval
+            return np.asarray(atom.val, aval.dtype)
         return env[atom]
 
     return jaxpr, env, read

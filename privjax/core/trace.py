@@ -117,14 +117,16 @@ def flatten_call(
         leaves = list(fixed)
         for i, v in zip(dynamic, values, strict=True):
             leaves[i] = v
-        again = dict(zip(bound.arguments, jax.tree.unflatten(tree, leaves)))
+        again = dict(
+            zip(bound.arguments, jax.tree.unflatten(tree, leaves), strict=True)
+        )
         full = inspect.BoundArguments(signature, again)
         return full.args, full.kwargs
 
     owners = [entries[named[i][0][0].idx][0] for i in dynamic]
     paths = [
         owner + jax.tree_util.keystr(named[i][0][1:])
-        for owner, i in zip(owners, dynamic)
+        for owner, i in zip(owners, dynamic, strict=True)
     ]
     leaves = tuple(named[i][1] for i in dynamic)
     static = tuple(x for i, (_, x) in enumerate(named) if i not in set(dynamic))

@@ -62,6 +62,7 @@ def run(
     for task in load(names, drop_b):
         if quick:
             task = task.shrunk(_QUICK_ROWS, _QUICK_WIDTH)
+        console.print(f"[bold]{task.title}[/bold]")
         results = _train_all(task, epochs, seed, console)
         console.print(tables.result_table(task, results, epochs))
         for note in tables.notes(task, results):
@@ -82,8 +83,8 @@ def _train_all(
     """Every method in turn, with a line of progress for each."""
     columns = (
         SpinnerColumn(finished_text="✓"),
-        TextColumn("{task.description:<42}"),
-        BarColumn(bar_width=20),
+        TextColumn("{task.description:<23}"),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[state]}"),
@@ -91,13 +92,11 @@ def _train_all(
     with Progress(*columns, console=console) as progress:
 
         def follow(method: Method) -> Result:
-            line = progress.add_task(
-                f"{task.title}: {method.name}", total=epochs, state="compiling"
-            )
+            line = progress.add_task(method.name, total=epochs, state="compiling")
 
             def report(done: int, metrics: dict[str, float]) -> None:
                 shown = ", ".join(f"{k} {v:.4g}" for k, v in metrics.items())
-                state = f"compiling ({shown})" if done == 0 else shown
+                state = "compiling" if done == 0 else shown
                 progress.update(line, completed=done, state=state)
 
             return train(task, method, epochs, seed, report)

@@ -149,7 +149,7 @@ def secret_shared(task: Workload, seed: int) -> Method:
         return Traffic(rounds, cost.sent_megabytes, cost.dealt_megabytes)
 
     return Method(
-        f"secret-shared, {PARTIES} parties",
+        f"secret-shared, {PARTIES}-party",
         _same_batches(task, seed, merge=True),
         lambda params, steps, key: hidden(params, steps["x"], steps["y"], key=key),
         start=lambda params: privjax.share(params, parties=PARTIES),
@@ -175,9 +175,7 @@ def private(task: Workload, epochs: int, epsilon: float) -> Method:
         return batches.poisson(key, task.x_train, task.y_train, rate, steps, room)
 
     spent = step.epsilon(steps=epochs * steps, sampling_rate=rate, delta=DELTA)
-    return Method(
-        f"DP-SGD, ε {epsilon:g}", feed, scan_random_steps(step), epsilon=spent
-    )
+    return Method("DP-SGD", feed, scan_random_steps(step), epsilon=spent)
 
 
 def all_together(task: Workload, epochs: int, epsilon: float) -> Method:
@@ -215,7 +213,7 @@ def all_together(task: Workload, epochs: int, epsilon: float) -> Method:
 
     spent = client.epsilon(steps=epochs * steps, sampling_rate=rate, delta=DELTA)
     return Method(
-        f"federated + secure sum + DP",
+        "federated, secure, DP",
         feed,
         scan_random_steps(shared_round),
         traffic=_model_traffic(bytes_up=8),

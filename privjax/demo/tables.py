@@ -12,7 +12,7 @@ from privjax.demo.workloads import Workload
 NOTES = (
     "One process simulates all parties and clients: it computes what they would "
     "compute, and protects nobody.",
-    "Compile: the first call. Epoch: the least of several calls after it. MB: all "
+    "First call: tracing, rewriting and compiling. Epoch: the least of several calls after. MB: all "
     "that parties send each other in an epoch; a federated step is one round trip.",
     f"ε at δ = {DELTA:g} covers one example added or removed, over all epochs. In the "
     "last row each client's own noise gives it, also against the server and the "
@@ -30,13 +30,13 @@ def result_table(task: Workload, results: Sequence[Result], epochs: int) -> Tabl
         f"rows,\n{epochs} epochs of SGD, batch {BATCH}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
         # All columns fit into the 80 characters of the narrowest usual terminal.
-        collapse_padding=True,
         pad_edge=False,
     )
     table.add_column("method", no_wrap=True)
     metrics = [name.replace(" ", "\n") for name in task.metrics]
-    columns = ["compile\ns", "epoch\ns", "times\nplain", "rounds\na step"]
+    columns = ["first\ncall s", "epoch\nms", "times\nplain", "rounds\na step"]
     for column in [*metrics, *columns, "MB an\nepoch", "ε"]:
         table.add_column(column, justify="right", vertical="bottom", no_wrap=True)
     for result in results:
@@ -47,14 +47,19 @@ def result_table(task: Workload, results: Sequence[Result], epochs: int) -> Tabl
 def _cells(result: Result, plain: Result) -> list[str]:
     traffic = result.traffic
     return [
-        *(f"{value:#.4g}" for value in result.curve[-1].values()),
+        *(_digits(value, 4) for value in result.curve[-1].values()),
         f"{result.compile_seconds:.1f}",
-        f"{result.epoch_seconds:.5f}",
-        f"{result.epoch_seconds / plain.epoch_seconds:#.3g}",
-        "" if traffic is None else f"{traffic.rounds:.3g}",
-        "" if traffic is None else f"{traffic.megabytes:.3g}",
+        f"{1000 * result.epoch_seconds:#.3g}",
+        _digits(result.epoch_seconds / plain.epoch_seconds, 3),
+        "" if traffic is None else _digits(traffic.rounds, 3),
+        "" if traffic is None else f"{traffic.megabytes:.2f}",
         "" if result.epsilon is None else f"{result.epsilon:.2f}",
     ]
+
+
+def _digits(value: float, digits: int) -> str:
+    """`value` to so many digits; never in the form 1e+03."""
+    return f"{value:#.{digits}g}".rstrip(".") if value < 10**digits else f"{value:.0f}"
 
 
 def notes(task: Workload, results: Sequence[Result]) -> list[str]:

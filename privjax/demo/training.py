@@ -33,6 +33,12 @@ class Result:
     traffic: Traffic | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
 
+    @property
+    def label(self) -> str:
+        """The name, with epsilon where there is one."""
+        epsilon = "" if self.epsilon is None else f", ε = {self.epsilon:.2g}"
+        return f"{self.name}{epsilon}"
+
 
 def train(
     task: Workload,

@@ -94,9 +94,20 @@ def squared_error(outputs: Any, targets: Any) -> Any:
     return jnp.square(outputs - targets)
 
 
+@jax.custom_jvp
+def softplus(x: Any) -> Any:
+    """log(1 + exp(x)). That its derivative is the sigmoid is something JAX does not know:
+    saying so spares the secret-shared step a logarithm and an exponential.
+    """
+    return jax.nn.softplus(x)
+
+
+softplus.defjvp(lambda x, dx: (softplus(*x), jax.nn.sigmoid(*x) * dx[0]))
+
+
 def log_loss(logits: Any, targets: Any) -> Any:
     """-log p(target), p = sigmoid(logit), written so that it cannot overflow."""
-    return jax.nn.softplus(logits) - targets * logits
+    return softplus(logits) - targets * logits
 
 
 def home_value_error(outputs: Floats, targets: Floats) -> float:
@@ -156,7 +167,7 @@ def pima(drop_b: bool = False) -> Workload:
         x_test=data.x_test,
         y_test=data.y_test,
         loss=log_loss,
-        metrics={"test AUC": auc, "accuracy": accuracy},
+        metrics={"test AUC": auc, "test acc.": accuracy},
         learning_rate=0.1,
         private_rates={0.5: 0.1, 3.0: 0.2},
     )

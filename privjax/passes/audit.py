@@ -6,6 +6,7 @@ from typing import Any
 from privjax import _compat
 from privjax.core.interpret import sub_jaxprs
 from privjax.core.labels import Analysis, infer
+from privjax.passes.taint import TaintPass
 
 
 class _Secrecy(Analysis):
@@ -15,7 +16,7 @@ class _Secrecy(Analysis):
         return False
 
     def transfer(self, eqn: Any, labels: Sequence[bool]) -> list[bool]:
-        hidden = any(labels) and eqn.primitive.name != "reveal"
+        hidden = any(labels) and eqn.primitive.name not in TaintPass.shown
         return [hidden] * len(eqn.outvars)
 
     def join(self, a: bool, b: bool) -> bool:

@@ -203,6 +203,7 @@ class Decompose(TaintPass):
     """Apply `RULES` to every equation with a tainted operand, recursively."""
 
     rules = control.RULES | {"cond": _branch}
+
     def default(self, values: Sequence[Any]) -> list[Any]:
         name, params = self.eqn.primitive.name, self.eqn.params
         if name in ("ne", "eq") and values[0] is values[1]:  # the test for NaN

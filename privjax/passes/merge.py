@@ -130,13 +130,11 @@ def _plan(jaxpr: Any, secret: tuple[bool, ...]) -> list[list[Any]]:
 
 def _kind(eqn: Any, tainted: set[Any]) -> Any:
     """Equations of equal kind may be merged."""
-    operands = []
+    operands: list[Any] = []
     for v in eqn.invars:
-        if isinstance(v, _compat.Literal):
-            value = np.asarray(v.val)
-            operands.append((str(v.aval.dtype), value.tobytes()))
-        else:
-            operands.append((str(v.aval.dtype), v in tainted))
+        literal = isinstance(v, _compat.Literal)
+        what = np.asarray(v.val).tobytes() if literal else v in tainted
+        operands.append((str(v.aval.dtype), what))
     same = len(eqn.invars) == 2 and eqn.invars[0] is eqn.invars[1]
     return eqn.primitive.name, str(eqn.params), tuple(operands), same
 

@@ -31,7 +31,8 @@ def raw(value: Any) -> Any:
 class TaintPass(Interpreter):
     """A pass that rewrites what depends on a secret and leaves the rest alone."""
 
-    shown = frozenset({"reveal"})  # results of these depend on no secret any more
+    # Results of these are public: a revealed value, and a pseudorandom session key.
+    shown = frozenset({"reveal", "session"})
 
     def is_plain(self, value: Any) -> bool:
         return not isinstance(value, Tainted)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import define_prng_impl
 
+from privjax import _compat
 from privjax._typing import Array
 from privjax.errors import InputError, RandomKeyError
 from privjax.prg.chacha20 import KEY_WORDS, Purpose, bits, derive, keystream
@@ -83,10 +84,19 @@ def key_from_bytes(data: bytes) -> Array:
 def key() -> Array:
     """A fresh 256-bit key from the operating system's generator.
 
-    Returns: a scalar typed key array for `jax.random` and for privjax. Call it outside
-    of `jax.jit`: inside, one key would be drawn while tracing and serve every later
-    call. Do not print it or log it: JAX shows the words of a typed key.
+    Returns: a scalar typed key array for `jax.random` and for privjax. Do not print it
+    or log it: JAX shows the words of a typed key.
+
+    Raises:
+      RandomKeyError: under jit, scan or another trace. The key would be drawn once, while
+        tracing, and serve every later call of the compiled program.
     """
+    if _compat.under_trace():
+        raise RandomKeyError(
+            "privjax.random.key() is called inside of a traced function: one key would "
+            "be drawn while tracing and repeated by every call of the compiled program. "
+            "Draw it outside and pass it as an argument."
+        )
     return key_from_bytes(os.urandom(4 * KEY_WORDS))
 
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from privjax.errors import ProtocolError
 from privjax.protocols.shares import Arith, Bit
-from privjax.protocols.tuples import Bilinear
+from privjax.protocols.tuples import Bilinear, Noise
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class Protocol:
     @staticmethod
     def public(value: Any) -> Arith:
         """[v] of a public ring array; local."""
+        raise NotImplementedError
+
+    @staticmethod
+    def noise(draw: Noise) -> Arith:
+        """Shares of a mechanism's noise that no party knows; local."""
         raise NotImplementedError
 
     @staticmethod

@@ -142,6 +142,25 @@ class ToOwner:
         return [r]
 
 
+@dataclass(frozen=True)
+class Noise:
+    """`count` values of a mechanism's noise at `scale`, from a seed that nobody knows."""
+
+    mechanism: Any
+    count: int
+    scale: int
+    dtype: Any
+    operands = ("xor",)
+    results = ("sum",)
+
+    def clear(self, seed: Any) -> list[Any]:
+        zero = jnp.zeros((self.count,), np.float32)
+        (noise,) = self.mechanism.apply(seed, [zero])
+        steps = jnp.round(noise.astype(np.float64) * 2.0**self.scale)
+        signed = np.dtype(f"int{8 * self.dtype.itemsize}")
+        return [steps.astype(signed).astype(self.dtype)]
+
+
 def tree_order(word: Any) -> Any:
     """Move bit j of a word to the position whose binary digits are those of j reversed.
 

@@ -15,7 +15,7 @@ import jax
 from privjax import _compat
 from privjax.core.trace import Call, flatten_call
 from privjax.errors import InputError, RandomKeyError
-from privjax.prg.keys import IMPL, key_words
+from privjax.prg.keys import IMPL, insecure_key, key_words
 from privjax.prg.keys import key as fresh_key
 from privjax.prg.session import session
 
@@ -55,12 +55,12 @@ class Transformed:
         """Take the key out of the keyword arguments (None when it is missing)."""
         return kwargs.pop(self.key_name, None)
 
-    def session_key(self, key: Any, values: Sequence[Any]) -> Any:
+    def session_key(self, key: Any, values: Sequence[Any], program: str = "") -> Any:
         """uint32[8] for one call: derived from `key` and all `values` (see prg.session).
 
         `key` may be None outside of traces. Raises `RandomKeyError` as the module says.
         """
-        return session(self.call_key(key, values), *values)
+        return session(self.call_key(key, values), *values, context=program)
 
     def call_key(self, key: Any, values: Sequence[Any]) -> Any:
         """The words of `key` itself, or of a fresh one: uint32[8]. Raises likewise."""
@@ -92,15 +92,13 @@ class Transformed:
 
     def stage_jaxprs(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The function as given, and the program that it becomes."""
-        given = {k: v for k, v in kwargs.items() if k != self.key_name}
-        key = {self.key_name: jax.eval_shape(fresh_key)} if self.needs_key else {}
-        inner: dict[str, Any] = {}
-        if with_inner_key(self.fun):
-            inner = {getattr(self.fun, "key_name"): jax.eval_shape(fresh_key)}  # noqa: B009
-        own = {k: v for k, v in given.items() if k in self.signature.parameters}
+        own = {k: v for k, v in kwargs.items() if k in self.signature.parameters}
+        key = {self.key_name: key_spec()} if self.needs_key else {}
+        inner: Any = self.fun
+        inner_key = {inner.key_name: key_spec()} if with_inner_key(inner) else {}
         return {
-            "traced": _jaxpr(self.fun, args, own | inner),
-            "rewritten": jax.make_jaxpr(self.__call__)(*args, **given, **key),
+            "traced": jax.make_jaxpr(inner)(*args, **own, **inner_key),
+            "rewritten": jax.make_jaxpr(self)(*args, **own, **key),
         }
 
     def argument_leaves(self, call: Call, names: Sequence[str]) -> list[bool]:
@@ -125,10 +123,6 @@ class Transformed:
         return tuple(out)
 
 
-def _jaxpr(fun: Any, args: Any, kwargs: Any) -> Any:
-    return jax.make_jaxpr(fun)(*args, **kwargs)
-
-
 def decorator(make: Callable[..., Any]) -> Callable[..., Any]:
     """Let `make(fun, **options)` also be used as `@make` and `@make(**options)`."""
 
@@ -144,6 +138,11 @@ def decorator(make: Callable[..., Any]) -> Callable[..., Any]:
 def with_inner_key(fun: Any) -> bool:
     """Whether `fun` is itself a transformation that must be handed a key."""
     return isinstance(fun, Transformed) and fun.needs_key
+
+
+def key_spec() -> Any:
+    """The type of a key, for tracing."""
+    return jax.eval_shape(lambda: insecure_key(0))
 
 
 def typed_key(words: Any) -> Any:

@@ -14,8 +14,13 @@ from privjax.errors import InputError, RangeError
 from privjax.federated.aggregation import resolve
 from privjax.passes import federated as passes
 from privjax.prg.chacha20 import Purpose, derive
-from privjax.prg.keys import key as fresh_key
-from privjax.transforms.base import Transformed, decorator, typed_key, with_inner_key
+from privjax.transforms.base import (
+    Transformed,
+    decorator,
+    key_spec,
+    typed_key,
+    with_inner_key,
+)
 from privjax.transforms.report import Report, entry, output_names
 
 LEVELS = ("client", "round")
@@ -190,7 +195,7 @@ class Federated(Transformed):
         given.pop(self.key_name, None)
         call = self.call(args, given)
         own, _ = self._clients(call, None)
-        key = {self.key_name: jax.eval_shape(fresh_key)} if self.needs_key else {}
+        key = {self.key_name: key_spec()} if self.needs_key else {}
         return {
             "traced": self._trace(call, own).closed,
             "rewritten": jax.make_jaxpr(self.__call__)(*args, **{**kwargs, **key}),

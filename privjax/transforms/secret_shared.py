@@ -100,6 +100,7 @@ class SecretShared(Transformed):
         self.runtime = runtime
         self._programs: dict[Any, Program] = {}
         self._online: dict[Program, Any] = {}
+        self._digests: dict[Program, str] = {}
 
     # -- calling -----------------------------------------------------------------------
 
@@ -111,7 +112,7 @@ class SecretShared(Transformed):
             return self._call_distributed(program, call, key)
         arrays = [x.data if is_shared(x) else jnp.asarray(x) for x in call.leaves]
         consts = _compat.open_jaxpr(program.stages["traced"])[1]
-        words = self.session_key(key, [*arrays, *consts])
+        words = self.session_key(key, [*arrays, *consts], self._digest(program))
         with jax.enable_x64(True):
             flat = program.run(words, *arrays)
         return self.unflatten(program, flat)
@@ -151,7 +152,7 @@ class SecretShared(Transformed):
         key = self.pop_key(kwargs)
         program = self.program(self.call(args, kwargs, is_leaf=is_shared))
         parties, directory = self.protocol.parties, Path(directory)
-        root = self.session_key(key, [])
+        root = self.session_key(key, [], self._digest(program))
         with jax.enable_x64(True):
             offline = jax.jit(material.offline(program.party, parties))
             first = material.next_number(directory, range(parties))
@@ -171,8 +172,11 @@ class SecretShared(Transformed):
                 )
 
     def _digest(self, program: Program) -> str:
-        p = self.protocol
-        return material.program_hash(program.party, p.parties, p.name)
+        if program not in self._digests:
+            p = self.protocol
+            found = material.program_hash(program.party, p.parties, p.name)
+            self._digests[program] = found
+        return self._digests[program]
 
     def _call_distributed(self, program: Program, call: Call, key: Any) -> Any:
         runtime, parties = self.runtime, self.protocol.parties

@@ -98,11 +98,16 @@ def is_shared(x: Any) -> bool:
     return isinstance(x, SharedArray)
 
 
+def _tree(tree: PyTree) -> PyTree:
+    return tree
+
+
 class _Share(Transformed):
     """The sharing of one pytree, with the common treatment of keys."""
 
     def __init__(self) -> None:
-        super().__init__(share)
+        super().__init__(_tree)
+        self.__name__ = "share"
 
 
 def share(

@@ -290,7 +290,7 @@ def test_in_double_precision() -> None:
             gradient_step(wide), clip_norm=clip, noise_multiplier=0
         )
         assert_close(
-            private(wide.params, wide.batch), clipped_gradient(wide, clip), 2e-6
+            private(wide.params, wide.batch), clipped_gradient(wide, clip), 1e-12
         )
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dp_models import BATCH, MODELS, Model
+from dp_models import BATCH, MODELS, ROUNDED, Model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,11 +15,12 @@ from privjax.transforms.differentially_private import differentially_private
 
 CLIP = 0.7
 NAMES = ["mlp", "regression", "cnn", "shared_layer", "tied_autoencoder", "recurrent"]
+NAMES += ["half_precision"]
 
 
 @functools.lru_cache
 def clipped(name: str) -> tuple[Model, Any]:
-    model = MODELS[name]()
+    model = (MODELS | ROUNDED)[name]()
 
     def step(params: Any, batch: Any) -> Any:
         return jax.grad(model.loss)(params, batch)

@@ -16,6 +16,8 @@ from jax import lax
 from privjax.errors import InputError
 from privjax.passes.simplify import dce, inline
 from privjax.passes.units import Mixed, PerUnit, Public, Sum, Zero, analyse
+from privjax.prg.keys import insecure_key
+from privjax.transforms.differentially_private import differentially_private
 
 N = 6  # units
 
@@ -291,3 +293,20 @@ def test_equations_in_order() -> None:
     found = list(analyse(closed, [0, None]).equations())
     assert [e.primitive.name for e, _, _ in found] == ["mul", "sin", "reduce_sum"]
     assert isinstance(found[0][1][1], Public) and isinstance(found[2][2][0], Sum)
+
+
+def test_noised_updates_of_clients_stay_per_client() -> None:
+    """Differential privacy inside of a client's update, mapped over clients."""
+    private = differentially_private(
+        lambda w, batch: jax.grad(lambda w: jnp.mean((batch @ w) ** 2))(w)
+    )
+
+    def clients(w: Any, batches: Any, keys: Any) -> Any:
+        each = jax.vmap(lambda b, k: private(w, b, key=k))(batches, keys)
+        return each, each.mean(0)
+
+    keys = jax.random.split(insecure_key(0), N)
+    closed = jax.make_jaxpr(clients)(jnp.ones(4), jnp.ones((N, 3, 4)), keys)
+    each, mean = analyse(dce(inline(closed)), [None, 0, None]).outs
+    assert isinstance(each, PerUnit) and each.axis == 0
+    assert isinstance(mean, Sum)

@@ -103,7 +103,7 @@ def positive(fun: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def logistic(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+    return (1 + np.tanh(x / 2)) / 2  # does not overflow
 
 
 BOUNDED = {"relative": False, "ulps": 3.0, "absolute": 2.0**-15}
@@ -143,9 +143,8 @@ CASES: dict[str, Case] = {
     "exp": Case(
         functions.exp,
         lambda form: [
-            np.linspace(-1.2 * form.most, 0.7 * form.most, 2 * POINTS),
-            # Small arguments as they occur after x - max(x).
-        ][:1],
+            np.linspace(-form.most, form.most * math.log(2) - 2.0**-6, 2 * POINTS)
+        ],
         np.exp,
         14,
     ),
@@ -235,16 +234,15 @@ def test_accuracy(name: str, parties: int, bits: int, f: int, product: bool) -> 
     )
 
 
-@pytest.mark.parametrize("scale", [18, 36])
-def test_outside_of_the_domain(scale: int) -> None:
+def test_outside_of_the_domain() -> None:
     """What the docstrings say of zero, of negative numbers and of overflow."""
     fp = FixedPoint()
     x = np.array([0.0, -(2.0**-18), -1.0, -3e5])
-    logs = values(functions.log, fp, scale, 2, x)
+    logs = values(functions.log, fp, 36, 2, x)
     np.testing.assert_allclose(logs, log_of_zero(fp), atol=2.0**-18)
-    np.testing.assert_array_equal(values(functions.rsqrt, fp, scale, 2, x), 0)
+    np.testing.assert_array_equal(values(functions.rsqrt, fp, 18, 2, x), 0)
     large = np.array([18.03, 40.0, 1e4, 6e7, -20.0, -1e4, -6e7])
-    exps = values(functions.exp, fp, scale, 2, large)
+    exps = values(functions.exp, fp, 36, 2, large)
     np.testing.assert_array_equal(exps[:4], fp.max_value * (1 - 2.0**-12))
     np.testing.assert_array_equal(exps[4:], 0)
 
@@ -267,7 +265,7 @@ def test_quotient_of_a_division_with_a_huge_reciprocal() -> None:
     np.testing.assert_allclose(got, n / root, rtol=2.0**-14, atol=2.0**-17)
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (0,)])
+@pytest.mark.parametrize("shape", [(), (2, 0, 3)])
 @pytest.mark.parametrize("name", ["divide", "exp", "tanh"])
 def test_shapes(name: str, shape: tuple[int, ...]) -> None:
     case, fp = CASES[name], FixedPoint()

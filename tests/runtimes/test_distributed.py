@@ -48,7 +48,7 @@ def test_two_processes_equal_the_simulation(tmp_path):
     # same masks here only through `run` itself.
     compiled = fun.compiled(*args)
     with jax.enable_x64(True):
-        words = fun.session_key(insecure_key(7), [])
+        words = fun.session_key(insecure_key(7), [], fun._digest(compiled))
         simulated = compiled.run(words, *args)
     for i in range(2):
         with np.load(tmp_path / f"result{i}.npz") as out:

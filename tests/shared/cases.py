@@ -40,7 +40,7 @@ class Case:
 
 A, B, C = real(3, 2), real(3, 2), real(3, 2)
 M, N = real(3, 4), real(4, 2)
-I, J = whole(5), whole(5)
+P, Q = whole(5), whole(5)
 T, U = truth(5), truth(5)
 V = np.array(
     [0.0, -0.0, 1.0, -1.0, 2.0**-18, -(2.0**-18), 1000.25, -4000.5], np.float32
@@ -164,13 +164,13 @@ CASES = [
         lambda x, y: lax.dynamic_update_slice(x, y[:1], (1, 0)),
         (A, B),
     ),
-    Case("integer arithmetic", lambda i, j: i * j - i + 3, (I, J), 0),
-    Case("integer comparison", lambda i, j: (i < j, i == j, i >= 2), (I, J), 0),
-    Case("integer max", lambda i, j: jnp.maximum(i, j), (I, J), 0),
+    Case("integer arithmetic", lambda i, j: i * j - i + 3, (P, Q), 0),
+    Case("integer comparison", lambda i, j: (i < j, i == j, i >= 2), (P, Q), 0),
+    Case("integer max", lambda i, j: jnp.maximum(i, j), (P, Q), 0),
     Case(
         "integer to real",
         lambda i, x: i.astype(jnp.float32) * x,
-        (I, real(5)),
+        (P, real(5)),
         64 * ULP,
     ),
     Case("one_hot", lambda i: jax.nn.one_hot(i, 4), (whole(3, low=0, high=4),), 0),

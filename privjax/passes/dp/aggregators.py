@@ -187,4 +187,5 @@ AGGREGATORS: dict[str, Aggregator] = {
     "dot_general": dot_general,
     "conv_general_dilated": conv,
     "scatter-add": scatter_add,
+    "squeeze": by_unit,
 }

@@ -19,8 +19,9 @@ from privjax.passes.dp.evaluate import Evaluator
 from privjax.passes.dp.plan import Plan
 from privjax.passes.dp.terms import Summed
 
-# What rounding may add to a norm: the bound is kept by the clipped values themselves.
-_SLACK = 1 - 2.0**-20
+# Units in the last place by which rounding may make a norm too small: the bound is kept
+# by the clipped values themselves.
+_SLACK = 8
 
 Noise = Callable[[list[Array]], list[Array]]
 
@@ -43,12 +44,11 @@ def clip(values: Sequence[Summed], shapes: Sequence[Any], bound: float) -> Clipp
     total = sum(squares[1:], squares[0])
     keep = jnp.isfinite(total)
     norms = jnp.sqrt(jnp.where(keep, total, 0))
-    tiny = np.finfo(norms.dtype).tiny
-    factors = jnp.minimum(1, (bound * _SLACK) / jnp.maximum(norms, tiny))
+    info = np.finfo(norms.dtype)
+    limit = bound * (1 - _SLACK * float(info.eps))
+    factors = jnp.minimum(1, limit / jnp.maximum(norms, info.tiny))
     sums = [
-        v.weighted(factors, keep).astype(s.dtype)
-        if v.terms
-        else jnp.zeros(s.shape, s.dtype)
+        v.weighted(factors, keep) if v.terms else jnp.zeros(s.shape, s.dtype)
         for v, s in zip(values, shapes, strict=True)
     ]
     return Clipped(sums, norms, factors)
@@ -84,7 +84,8 @@ def run(plan: Plan, values: Sequence[Array], bound: float, noise: Noise) -> list
         sums = [ev.env[r.var] for r in plan.releases]
         clipped = clip(sums, plan.releases, bound)
         noised = noise(clipped.sums)
-        ev.env.update(zip((r.var for r in plan.releases), noised, strict=True))
+        for r, x in zip(plan.releases, noised, strict=True):
+            ev.env[r.var] = x.astype(r.dtype)
         ev.natural = {}
     for i, eqn in after:
         ev.step(i, eqn)

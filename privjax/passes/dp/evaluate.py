@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from privjax import _compat
 from privjax._typing import Array
 from privjax.core.labels import Labels
-from privjax.passes.dp.aggregators import AGGREGATORS, by_unit, resolved
+from privjax.errors import UnsupportedError
+from privjax.passes.dp.aggregators import AGGREGATORS, resolved
 from privjax.passes.dp.terms import Map, Rows, Summed, added
 from privjax.passes.units import constants
 from privjax.passes.units.states import PerUnit, State, Sum
@@ -19,7 +20,7 @@ Value = Any  # an array, or `Summed`
 # Linear equations of one operand that keep every norm.
 ISOMETRIES = frozenset(
     """neg transpose reshape squeeze copy copy_p convert_element_type rev name
-    stop_gradient reduce_precision""".split()
+    stop_gradient""".split()
 )
 
 
@@ -54,12 +55,17 @@ class Evaluator:
         if not any(isinstance(self.state(v), Sum) for v in eqn.outvars):
             if name == "broadcast_in_dim" and values[0].size == 1:
                 self.scalars[eqn.outvars[0]] = values[0].reshape(())
-            return _compat.bind(eqn, [plain(v) for v in values])
+            pairs = zip(values, eqn.invars, strict=True)
+            return _compat.bind(eqn, [plain(v, atom) for v, atom in pairs])
         if name in CONTROL:
             return CONTROL[name](self, index, eqn, values)
         if any(isinstance(s, PerUnit) and s.axes for s in states):
-            aggregate = AGGREGATORS.get(name, by_unit)
-            return [aggregate(eqn, values, states)]
+            if name not in AGGREGATORS:
+                line = _compat.user_line(eqn.source_info)
+                raise UnsupportedError(
+                    f"`{name}` ({line}) sums over units in a way that has no rule here."
+                )
+            return [AGGREGATORS[name](eqn, values, states)]
         values = [
             one_unit(v, s) if isinstance(s, PerUnit) else v
             for v, s in zip(values, states, strict=True)
@@ -70,6 +76,11 @@ class Evaluator:
         """An equation that is linear in the operands that are `Summed`."""
         name = eqn.primitive.name
         sums = [v for v in values if isinstance(v, Summed)]
+        if name == "convert_element_type":
+            # Sums stay in at least float32 until they are released: rounding a sum to a
+            # narrower type would move it by more than its sensitivity.
+            whole = not jnp.issubdtype(eqn.invars[0].aval.dtype, jnp.inexact)
+            return self.by_rows(eqn, values) if whole else [sums[0]]
         if name in ISOMETRIES:
             return [sums[0].mapped(Map(eqn))]
         if name in ("add", "add_any"):  # what is no sum is zero
@@ -95,7 +106,10 @@ class Evaluator:
         """The general way: the equation on the contributions of each unit."""
         digits = next(v for v in values if isinstance(v, Summed)).digits
         axes = [0 if isinstance(v, Summed) else None for v in values]
-        operands = [v.rows() if isinstance(v, Summed) else v for v in values]
+        operands = [
+            v.rows().astype(atom.aval.dtype) if isinstance(v, Summed) else v
+            for v, atom in zip(values, eqn.invars, strict=True)
+        ]
         out = jax.vmap(lambda *xs: _compat.bind(eqn, xs), in_axes=axes)(*operands)
         return [Summed((Rows(x, (), digits),)) for x in out]
 
@@ -105,12 +119,14 @@ def one_unit(x: Array, state: PerUnit) -> Summed:
     return Summed((Rows(x[None], (), resolved(state.digits)),))
 
 
-def plain(value: Value) -> Array:
+def plain(value: Value, atom: Any) -> Array:
     """A sum without clipping: only what the user declassifies is ever used so."""
     if not isinstance(value, Summed):
         return value
     units = value.terms[0].units
-    return value.weighted(jnp.ones(units), jnp.ones(units, bool))
+    return value.weighted(jnp.ones(units), jnp.ones(units, bool)).astype(
+        atom.aval.dtype
+    )
 
 
 def run_body(

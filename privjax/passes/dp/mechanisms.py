@@ -7,6 +7,7 @@ differential privacy"). Rounding moves each value by at most half a grid step; t
 sensitivity includes that.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,15 @@ class Gaussian:
     def sigma(self) -> float:
         """The standard deviation of the noise on each value."""
         return self.noise_multiplier * self.sensitivity
+
+    def truncated(self, count: int) -> "Gaussian":
+        """The mechanism for sums that are rounded up or down to its grid.
+
+        Truncation on shares errs by less than a whole step where rounding errs by half:
+        two neighbouring sums of `count` values move apart by up to one more step each.
+        """
+        more = math.sqrt(count) * self.granularity
+        return dataclasses.replace(self, sensitivity=self.sensitivity + more)
 
     def apply(self, key_words: Array, arrays: Sequence[Array]) -> list[Array]:
         """Noised arrays of the same shapes and dtypes; one keystream for all."""

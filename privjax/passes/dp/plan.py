@@ -156,6 +156,8 @@ def _hoisted(var: Any, defined: dict[Any, Any], found: UnitAnalysis) -> Any:
         alone = name in ("add", "add_any") and isinstance(found.state(others[0]), Zero)
         if name not in _HOIST and not scaling and not alone:
             return var
+        if sums[0].aval.dtype.itemsize < var.aval.dtype.itemsize:
+            return var  # the released sum keeps the wider type
         var = sums[0]
     return var
 

@@ -1,5 +1,8 @@
 """A sum over units, held as what it is made of.
 
+Sums and norms are taken in at least float32, whatever the program's types: rounding the
+sum of many units to a narrower type would move it by more than one unit may.
+
 `Summed` is a list of terms that are added up. A term is either `Product`, a contraction
 whose operands are kept (Goodfellow 2015, "Efficient per-example gradient computations";
 Bu et al. 2023, "Differentially private optimization on large model at small cost"), or
@@ -117,8 +120,8 @@ class Product:
     def weighted(self, weights: Array, keep: Array) -> Array:
         if self.materialised:
             out = _tensordot(weights, keep, self.outer)
-            return _through(self.maps, out.reshape(self.shape).astype(self.dtype))
-        a, b = self.a, self.b
+            return _through(self.maps, out.reshape(self.shape))
+        a, b = (x.astype(_wide(x.dtype)) for x in (self.a, self.b))
         if a.size > b.size:
             a, b = _masked(a, keep), _scaled(b, weights, keep)
         else:
@@ -129,10 +132,10 @@ class Product:
             out = self._contract((0,), (0,), (), *flat)
         else:
             out = self._contract((0, 2), (0, 2), (1,), a, b)
-        return _through(self.maps, out.reshape(self.shape).astype(self.dtype))
+        return _through(self.maps, out.reshape(self.shape))
 
     def rows(self) -> Array:
-        each = self.outer.reshape(self.units, *self.shape).astype(self.dtype)
+        each = self.outer.reshape(self.units, *self.shape)
         return (
             jax.vmap(functools.partial(_through, self.maps))(each)
             if self.maps
@@ -168,8 +171,7 @@ class Rows:
         return _square_sum(self.x)
 
     def weighted(self, weights: Array, keep: Array) -> Array:
-        out = _tensordot(weights, keep, self.x).astype(self.x.dtype)
-        return _through(self.maps, out)
+        return _through(self.maps, _tensordot(weights, keep, self.x))
 
     def rows(self) -> Array:
         return (

@@ -115,7 +115,7 @@ def select_n(cx: Any, which: Any, *cases: Any) -> Any:
         cx.default([which, *cases])
     (which,) = operands(cx, which)
     dtype = cx.eqn.outvars[0].aval.dtype
-    if dtype == bool:
+    if dtype == np.bool_:
         return xor(cx, cases[0], and_(cx, which, xor(cx, *_secret_first(cx, cases))))
     if jnp.issubdtype(dtype, jnp.floating):
         scale = max([cx.f] + [c.scale for c in cases if isinstance(c, Fixed)])
@@ -148,7 +148,7 @@ def _secret_first(cx: Any, cases: Any) -> Any:
 
 def _select_public(cx: Any, which: Any, cases: Any) -> Any:
     dtype = cx.eqn.outvars[0].aval.dtype
-    if dtype == bool:
+    if dtype == np.bool_:
         values = [cx.boolean(c) for c in cases]
         return Boolean(_map2(lambda *v: _pick(which, v), [v.bit for v in values]))
     if jnp.issubdtype(dtype, jnp.floating):

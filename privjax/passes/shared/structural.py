@@ -213,9 +213,11 @@ def convert_element_type(
     """Between the kinds; a real becomes an integer or boolean by revealing only."""
     if jnp.issubdtype(new_dtype, jnp.floating):
         return cx.fixed(x)
-    if new_dtype == bool:
+    if new_dtype == np.bool_:
         known = x if isinstance(x, Boolean) else getattr(x, "bit", None)
         return ne(cx, x, np.zeros((), np.int32)) if known is None else known
+    if not jnp.issubdtype(new_dtype, jnp.integer):
+        cx.default([x])
     if isinstance(x, Fixed):
         raise UnsupportedError(
             f"a secret real is converted to {np.dtype(new_dtype)}{cx.where()}; rounding "

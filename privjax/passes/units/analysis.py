@@ -184,6 +184,9 @@ class _Walk(Analysis):
         return [Mixed(cause)] * len(outs)
 
     def through(self, walk: Any, eqn: Any, labels: list[State]) -> Any:
+        if eqn.primitive.name == "shard_map" and any(map(is_private, labels)):
+            why = "units spread over devices by hand are not followed"
+            return [Mixed(self.cause(why))] * len(eqn.outvars), []
         self.depth += 1
         out = walk(self, eqn, labels)
         self.eqn = eqn

@@ -7,9 +7,9 @@ nobody has truncated yet: their scale is 2f. Docstrings state rounds for ring_bi
 and errors for f = 18; an ulp is 2^-f.
 """
 
+from privjax.protocols.functions.bounded import erf, logistic, tanh
 from privjax.protocols.functions.exponential import exp, exp2
 from privjax.protocols.functions.logarithm import log
-from privjax.protocols.functions.logistic import erf, logistic, tanh
 from privjax.protocols.functions.reciprocal import divide, reciprocal
 from privjax.protocols.functions.roots import rsqrt, sqrt
 

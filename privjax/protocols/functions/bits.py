@@ -65,7 +65,8 @@ def _outer(p: Protocol, high: Bit, low: Bit) -> Bit:
         Bit(lax.expand_dims(high.value, (n,))),
         Bit(lax.expand_dims(low.value, (n - 1,))),
     )
-    return Bit(both.value.reshape(*high.shape[:-1], -1))
+    shape = (*high.shape[:-1], high.shape[-1] * low.shape[-1])
+    return Bit(both.value.reshape(shape))
 
 
 def negated_if(p: Protocol, fp: FixedPoint, sign: Bit, x: Arith) -> Arith:

@@ -6,6 +6,7 @@ this, say where the result is 0 or saturates; the rest is multiplied by 0 there.
 """
 
 import math
+import operator
 
 import numpy as np
 
@@ -100,6 +101,6 @@ def _product(p: Protocol, x: Arith) -> Arith:
     """The product over the last axis, exact in the ring; log2 rounds."""
     while (n := x.shape[-1]) > 1:
         cuts = slice(0, n // 2), slice(n // 2, n // 2 * 2), slice(n // 2 * 2, n)
-        low, high, rest = (linear(x, lambda v, c=c: v[..., c]) for c in cuts)
+        low, high, rest = (linear(x, operator.itemgetter((..., c))) for c in cuts)
         x = concatenate([p.product(MUL, low, high), rest])
     return linear(x, lambda v: v[..., 0])

@@ -76,5 +76,5 @@ def saturated(fp: FixedPoint, values: Any, scale: int) -> Any:
 
     The distance leaves room for the error of another factor of at most 1.
     """
-    room = 2.0 ** (4 - min(fp.fractional_bits, working_bits(fp)))
+    room = 2.0 ** (2 - min(fp.fractional_bits, working_bits(fp)))
     return element(fp, np.minimum(values, fp.max_value * (1 - room)), scale)

@@ -56,24 +56,28 @@ def divide(
     Only the quotient must stay below `fp.max_value`: 1/d may be far above or below, as
     in m / (sqrt(v) + eps). n/0 is 0; quotients out of range wrap around.
 
-    1. d = +-m 2^e; q = sum_i trunc(n, c_i) w_i(e), w_i = 2^-e for c_i < e <= c_(i+1)
-       and 0 elsewhere: the larger the divisor, the fewer low bits of n matter, and every
-       product fits into the ring
+    1. d = +-m 2^e; q = sum_i n_i w_i(e) with n_i = n at scale f - c_i, w_i = 2^-e for
+       c_i < e <= c_(i+1) and 0 elsewhere: the larger the divisor, the fewer low bits of
+       n matter, and every product fits into the ring
     2. n/d = +-q / m
     """
     f, integer = fp.fractional_bits, integer_bits(fp)
     parts = normalise(p, fp, d, d_scale, signed=True)
     assert parts.sign is not None
-    # |n 2^-e| <= 2 |n/d| needs 1 + `integer` bits before the point, n itself f behind.
+    # |n 2^-e| <= 2 |n/d| needs 1 + `integer` bits before the point; f + step remain.
     step = max(f - 1, 1)
-    cuts = range(0, integer, step)
+    # A numerator that has more than f fractional bits keeps them for divisors up to 1.
+    first = -step if n_scale > f else 0
+    cuts = range(first, integer, step)
     limbs = [rescale(p, fp, n, n_scale, f - c) for c in cuts]
     limbs = [negated_if(p, fp, parts.sign, limb) for limb in limbs]
     e = parts.exponents
     weights = [
         element(
             fp,
-            np.where((e > c if c else True) & (e <= c + step), np.ldexp(1.0, -e), 0.0),
+            np.where(
+                (e <= c + step) & ((e > c) | (c == first)), np.ldexp(1.0, -e), 0.0
+            ),
             step + c,
         )
         for c in cuts

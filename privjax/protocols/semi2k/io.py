@@ -8,7 +8,7 @@ from jax import lax
 
 from privjax.core import markers
 from privjax.protocols.shares import Arith, Bit
-from privjax.protocols.tuples import ToOwner
+from privjax.protocols.tuples import Noise, ToOwner
 
 PARTY = "party"
 
@@ -36,6 +36,17 @@ def share_input(x: Any, owner: int) -> Arith:
 def public(value: Any) -> Arith:
     """A public ring array as a share."""
     return Arith(first_party(value))
+
+
+def noise(draw: Noise) -> Arith:
+    """[e] for noise e that the dealer draws: no party, nor n-1 of them, learns it.
+
+    1. a uniform seed <k>, known to the dealer alone
+    2. the dealer deals shares of the noise that k gives
+    """
+    seed = markers.uniform((8,), jnp.uint32, "xor")
+    (share,) = markers.dealt([seed], draw)
+    return Arith(share)
 
 
 def open_arith(xs: Sequence[Arith]) -> list[Any]:

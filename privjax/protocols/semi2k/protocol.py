@@ -16,6 +16,7 @@ class Semi2k(Protocol):
 
     share_input = staticmethod(io.share_input)
     public = staticmethod(io.public)
+    noise = staticmethod(io.noise)
     open_arith = staticmethod(io.open_arith)
     open_bits = staticmethod(io.open_bits)
 

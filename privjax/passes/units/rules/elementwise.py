@@ -1,5 +1,7 @@
 """Primitives that act on each element alone: units stay where they are."""
 
+import numpy as np
+
 from privjax.passes.units.op import Op, Rule, all_of, always, one_of, together
 from privjax.passes.units.states import PerUnit, State
 
@@ -13,7 +15,9 @@ def same_values(op: Op) -> State:
     """The same values in another type: a column of unit indices stays one."""
     state = op.states[0]
     kept = op.keep()
-    if isinstance(state, PerUnit) and isinstance(kept, PerUnit):
+    dtype = op.params.get("new_dtype", np.dtype(np.int32))
+    wide = dtype.kind in "iu" and dtype.itemsize >= 4  # a narrow one would wrap around
+    if isinstance(state, PerUnit) and isinstance(kept, PerUnit) and wide:
         return PerUnit(kept.digits, own=state.own)
     return kept
 
@@ -33,7 +37,7 @@ def to_inexact(op: Op) -> bool:
 NONLINEAR = """
     abs integer_pow max min rem sign square pow clamp
     acos acosh asin asinh atan atan2 atanh cbrt ceil cos cosh exp exp2 expm1 floor log
-    log1p logistic nextafter round rsqrt sin sinh sqrt tan tanh complex
+    log1p logistic nextafter reduce_precision round rsqrt sin sinh sqrt tan tanh complex
     bessel_i0e bessel_i1e digamma erf erf_inv erfc igamma igamma_grad_a igammac lgamma
     polygamma regularized_incomplete_beta zeta
     and clz mulhi not or population_count shift_left shift_right_arithmetic
@@ -50,7 +54,6 @@ RULES = {
     "div": Rule(elementwise, one_of(0)),
     "select_n": Rule(elementwise, lambda op: all_of(*range(1, len(op.states)))(op)),
     "convert_element_type": Rule(same_values, to_inexact),
-    "reduce_precision": Rule(elementwise, always),
     "copy": Rule(same_values, always),
     "copy_p": Rule(same_values, always),
     "name": Rule(same_values, always),

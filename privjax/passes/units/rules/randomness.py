@@ -33,4 +33,5 @@ RULES = {
     "threefry2x32": Rule(lambda op: [elementwise(op)] * 2),
     "chacha20": Rule(leading(1)),
     "noise": Rule(markers),
+    "session": Rule(markers),
 }

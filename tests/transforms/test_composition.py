@@ -1,0 +1,89 @@
+"""Transformations inside of transformations, inner first."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import privjax
+from privjax.random import insecure_key
+
+rng = np.random.default_rng(0)
+W = np.zeros((3, 1), np.float32)
+X = rng.normal(size=(8, 3)).astype(np.float32)
+BATCH = (X, (2 * X[:, :1] + 1).astype(np.float32))
+CLIENTS = jax.tree.map(lambda a: a.reshape(2, 4, *a.shape[1:]), BATCH)
+
+
+def update(w, batch):
+    x, y = batch
+    return w - 0.1 * jax.grad(lambda w: jnp.mean((x @ w - y) ** 2))(w)
+
+
+def private(noise):
+    return privjax.differentially_private(update, clip_norm=0.5, noise_multiplier=noise)
+
+
+def federated(fun, aggregate):
+    return privjax.federated(fun, clients="batch", aggregate=aggregate)
+
+
+EXACT = {
+    "secure sum of clients": lambda: federated(update, "secure"),
+    "clipping in clients": lambda: federated(private(0.0), "plain"),
+    "clipping in clients, secure sum": lambda: federated(private(0.0), "secure"),
+    "federated on shares": lambda: privjax.secret_shared(federated(update, "plain")),
+    "secure sum on shares": lambda: privjax.secret_shared(federated(update, "secure")),
+}
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_without_noise_equals_the_plain_composition(name):
+    clipped = "clipping" in name
+    one = private(0.0) if clipped else update
+    want = np.mean([one(W, jax.tree.map(lambda a: a[i], CLIENTS)) for i in (0, 1)], 0)
+    fun = EXACT[name]()
+    np.testing.assert_allclose(fun(W, CLIENTS), want, atol=2e-5)
+    under_jit = jax.jit(lambda w, c, k: fun(w, c, **({"key": k} if fun.needs_key else {})))
+    np.testing.assert_allclose(
+        under_jit(W, CLIENTS, insecure_key(1)), want, atol=2e-5
+    )
+
+
+def test_clipping_on_shares():
+    fun = privjax.secret_shared(private(0.0))
+    np.testing.assert_allclose(fun(W, BATCH), private(0.0)(W, BATCH), atol=1e-4)
+
+
+NOISED = {
+    "noise inside of secret sharing": (lambda: privjax.secret_shared(private(2.0)), 8),
+    "noise in clients, secure sum": (lambda: federated(private(2.0), "secure"), 4),
+}
+
+
+@pytest.mark.parametrize("name", NOISED)
+def test_noise_has_its_scale_and_differs_between_calls(name):
+    make, units = NOISED[name]
+    fun = make()
+    federated_round = units == 4
+    data = CLIENTS if federated_round else BATCH
+    keys = jax.random.split(insecure_key(5), 64)
+    draws = np.asarray(jax.jit(jax.vmap(lambda k: fun(W, data, key=k)))(keys))[..., 0]
+    clean = (
+        federated(private(0.0), "plain")(W, CLIENTS)
+        if federated_round
+        else private(0.0)(W, BATCH)
+    )
+    noise = draws - np.asarray(clean)[:, 0]
+    sigma = 0.1 * 2.0 * 0.5 / units / (np.sqrt(2) if federated_round else 1)
+    assert len(np.unique(noise[:, 0])) == len(noise)
+    assert abs(noise.std() / sigma - 1) < 4 / np.sqrt(2 * noise.size)
+    assert abs(noise.mean()) < 4 * sigma / np.sqrt(noise.size)
+
+
+def test_one_key_in_every_lane_gives_distinct_noise():
+    fun = privjax.secret_shared(private(2.0))
+    w = np.zeros((4, 3, 1), np.float32)
+    lanes = jax.jit(jax.vmap(lambda w, k: fun(w, BATCH, key=k), in_axes=(0, None)))
+    out = np.asarray(lanes(w, insecure_key(2)))[..., 0]
+    assert len(np.unique(out[:, 0])) == 4
