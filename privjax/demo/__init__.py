@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -66,7 +67,7 @@ def run(
         results = _train_all(task, epochs, seed, console)
         console.print(tables.result_table(task, results, epochs))
         for note in tables.notes(task, results):
-            console.print(f"  {note}", style="dim", highlight=False)
+            console.print(Padding(note, (0, 0, 0, 2)), style="dim", highlight=False)
         console.print()
         runs.append((task, results))
     for note in tables.NOTES:
@@ -83,7 +84,7 @@ def _train_all(
     """Every method in turn, with a line of progress for each."""
     columns = (
         SpinnerColumn(finished_text="✓"),
-        TextColumn("{task.description:<23}"),
+        TextColumn("{task.description:<30}"),
         BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -92,11 +93,11 @@ def _train_all(
     with Progress(*columns, console=console) as progress:
 
         def follow(method: Method) -> Result:
-            line = progress.add_task(method.name, total=epochs, state="compiling")
+            line = progress.add_task(method.label, total=epochs, state="compiling")
 
             def report(done: int, metrics: dict[str, float]) -> None:
-                shown = ", ".join(f"{k} {v:.4g}" for k, v in metrics.items())
-                state = "compiling" if done == 0 else shown
+                name, value = next(iter(metrics.items()))
+                state = f"{name} {value:.4g}" if done else "compiling"
                 progress.update(line, completed=done, state=state)
 
             return train(task, method, epochs, seed, report)

@@ -56,6 +56,11 @@ class Method:
     traffic: Callable[[Any, Any], Traffic] | None = None
     epsilon: float | None = None
 
+    @property
+    def label(self) -> str:
+        """The name, with epsilon where there is one."""
+        return self.name + (f", ε = {self.epsilon:.2g}" if self.epsilon else "")
+
 
 def sgd_step(
     loss: Callable[[Params, Any], Any], rate: float
@@ -143,6 +148,8 @@ def secret_shared(task: Workload, seed: int) -> Method:
         epoch, parties=PARTIES, owners={"x": 0, "y": 1}, reveal=False
     )
 
+    share = jax.jit(lambda tree, key: privjax.share(tree, PARTIES, key=key))
+
     def traffic(state: Any, steps: Any) -> Traffic:
         cost = hidden.cost(state, steps["x"], steps["y"])
         rounds = cost.rounds / len(steps["y"])
@@ -152,8 +159,8 @@ def secret_shared(task: Workload, seed: int) -> Method:
         f"secret-shared, {PARTIES}-party",
         _same_batches(task, seed, merge=True),
         lambda params, steps, key: hidden(params, steps["x"], steps["y"], key=key),
-        start=lambda params: privjax.share(params, parties=PARTIES),
-        clear=privjax.reveal,
+        start=lambda params: share(params, privjax.random.key()),
+        clear=jax.jit(privjax.reveal),
         traffic=traffic,
     )
 

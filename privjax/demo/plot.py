@@ -62,7 +62,7 @@ def _panel(axes: Any, task: Workload, results: Sequence[Result]) -> None:
     metric = next(iter(task.metrics))
     for result, style in zip(results, _STYLES, strict=True):
         curve = [point[metric] for point in result.curve]
-        axes.plot(range(len(curve)), curve, label=result.label, **style)
+        axes.plot(range(len(curve)), curve, label=result.method.label, **style)
     axes.set_title(task.title, loc="left", fontweight="bold")
     axes.set_xlabel("epoch")
     axes.set_ylabel(metric)

@@ -12,8 +12,9 @@ from privjax.demo.workloads import Workload
 NOTES = (
     "One process simulates all parties and clients: it computes what they would "
     "compute, and protects nobody.",
-    "First call: tracing, rewriting and compiling. Epoch: the least of several calls after. MB: all "
-    "that parties send each other in an epoch; a federated step is one round trip.",
+    "Compile: the first call, with tracing and rewriting. Epoch: the least of several "
+    "calls after it. MB: all that parties send each other; a federated step is one "
+    "round trip.",
     f"ε at δ = {DELTA:g} covers one example added or removed, over all epochs. In the "
     "last row each client's own noise gives it, also against the server and the "
     "other client.",
@@ -30,30 +31,31 @@ def result_table(task: Workload, results: Sequence[Result], epochs: int) -> Tabl
         f"rows,\n{epochs} epochs of SGD, batch {BATCH}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
+        show_edge=False,
         padding=(0, 1, 0, 0),
         # All columns fit into the 80 characters of the narrowest usual terminal.
         pad_edge=False,
     )
     table.add_column("method", no_wrap=True)
     metrics = [name.replace(" ", "\n") for name in task.metrics]
-    columns = ["first\ncall s", "epoch\nms", "times\nplain", "rounds\na step"]
+    columns = ["compile\ns", "epoch\nms", "times\nplain", "rounds\na step"]
     for column in [*metrics, *columns, "MB an\nepoch", "ε"]:
         table.add_column(column, justify="right", vertical="bottom", no_wrap=True)
     for result in results:
-        table.add_row(result.name, *_cells(result, results[0]))
+        table.add_row(result.method.name, *_cells(result, results[0]))
     return table
 
 
 def _cells(result: Result, plain: Result) -> list[str]:
     traffic = result.traffic
     return [
-        *(_digits(value, 4) for value in result.curve[-1].values()),
+        *(f"{value:.{2 if value > 1 else 3}f}" for value in result.curve[-1].values()),
         f"{result.compile_seconds:.1f}",
         f"{1000 * result.epoch_seconds:#.3g}",
         _digits(result.epoch_seconds / plain.epoch_seconds, 3),
         "" if traffic is None else _digits(traffic.rounds, 3),
         "" if traffic is None else f"{traffic.megabytes:.2f}",
-        "" if result.epsilon is None else f"{result.epsilon:.2f}",
+        "" if result.method.epsilon is None else f"{result.method.epsilon:.2f}",
     ]
 
 
@@ -69,7 +71,7 @@ def notes(task: Workload, results: Sequence[Result]) -> list[str]:
     for result in results:
         if result.traffic is not None and result.traffic.dealt_megabytes:
             out.append(
-                f"{result.name}: the dealer sends "
+                f"{result.method.name}: the dealer sends "
                 f"{result.traffic.dealt_megabytes:.3g} MB an epoch ahead of time. The "
                 "model stays shared; it is opened after each epoch for the curve only."
             )

@@ -26,18 +26,11 @@ class Result:
       curve: the metrics before training and after every epoch.
     """
 
-    name: str
-    epsilon: float | None = None
+    method: Method
     compile_seconds: float = 0.0
     epoch_seconds: float = 0.0
     traffic: Traffic | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
-
-    @property
-    def label(self) -> str:
-        """The name, with epsilon where there is one."""
-        epsilon = "" if self.epsilon is None else f", ε = {self.epsilon:.2g}"
-        return f"{self.name}{epsilon}"
 
 
 def train(
@@ -48,7 +41,7 @@ def train(
     report: Callable[[int, dict[str, float]], None] = lambda done, metrics: None,
 ) -> Result:
     """Train for some epochs; `report(epochs done, metrics)` is called on the way."""
-    result = Result(method.name, method.epsilon)
+    result = Result(method)
 
     def record(state: Any) -> None:
         result.curve.append(task.evaluate(method.clear(state)))

@@ -38,6 +38,7 @@ from jax import lax
 
 from privjax._typing import Array, Shape
 from privjax.errors import InputError
+from privjax.prg.buffer import in_a_buffer
 from privjax.prg.chacha20 import Nonce, bits
 
 # Bits of each of the two uniform parts, at most; the rest of 64 bits is for Z.
@@ -143,7 +144,8 @@ def gaussian_on_grid(
     fine = jnp.clip(_exponent(sigma) - _exponent(grid) - _COARSE_BITS, 0, _FINE_BITS)
     step = grid * _power(fine)
 
-    high, low = bits(key, nonce, (2, *shape), np.uint32)
+    # Fused into what follows, the generator's last step would keep it from vectorising.
+    high, low = in_a_buffer(lambda: bits(key, nonce, (2, *shape), np.uint32), key[0])
     # |Z| from 31 + 10 bits, in the middle of their cell of (0, 1]; its sign from one.
     upper = (high >> np.uint32(1)).astype(np.int32).astype(np.float32)
     lower = (low & np.uint32(2**10 - 1)).astype(np.int32).astype(np.float32)

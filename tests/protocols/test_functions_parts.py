@@ -29,7 +29,7 @@ P, FP = Semi2k(2), FixedPoint()
         (np.sqrt, 1.0, 2.0, 4, 16.2),
         (roots._inverse_root, 1.0, 2.0, 6, 18.8),
         (np.log, 1.0, 2.0, 7, 21.9),
-        (np.exp2, 0.0, 1.0, 4, 18.0),
+        (np.exp2, 0.0, 1.0, 4, 17.9),
     ],
 )
 def test_chebyshev(fun: Any, low: float, high: float, degree: int, bits: float) -> None:

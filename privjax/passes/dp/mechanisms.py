@@ -9,16 +9,15 @@ sensitivity includes that.
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from privjax._typing import Array
 from privjax.errors import InputError
+from privjax.prg.buffer import in_a_buffer
 from privjax.prg.chacha20 import Purpose
 from privjax.prg.gaussian import gaussian_on_grid, round_to_grid, sensitivity_on_grid
 
@@ -86,7 +85,7 @@ class Gaussian:
         """Noised arrays of the same shapes and dtypes; one keystream for all."""
         sizes = [math.prod(x.shape) for x in arrays]
         nonce = (Purpose.NOISE, 0, 0)
-        noise = _in_a_buffer(
+        noise = in_a_buffer(
             lambda: gaussian_on_grid(
                 key_words, nonce, (sum(sizes),), self.sigma, self.granularity
             ),
@@ -102,21 +101,3 @@ class Gaussian:
         """Both are multiples of the grid, so the rounded sum tells their sum alone."""
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return (round_to_grid(wide, self.granularity) + noise).astype(x.dtype)
-
-
-def _in_a_buffer(make: Callable[[], Array], word: Array) -> Array:
-    """The result of `make`, computed once, whatever is done with its parts.
-
-    XLA's CPU compiler would compute the noise again for every array that a part of it is
-    added to, and in a form that it cannot vectorise; it honours no optimisation barrier.
-    A loop keeps its result in memory. This one runs once, which the compiler cannot
-    know: the number of leading zeros of `word | 1` is less than 32.
-    """
-    if jax.default_backend() != "cpu":
-        return make()
-    once = 1 + (lax.clz(word | np.uint32(1)) >> np.uint32(5)).astype(np.int32)
-    like = jax.eval_shape(make)
-    start = np.int32(0), jnp.zeros(like.shape, like.dtype)
-    return lax.while_loop(
-        lambda state: state[0] < once, lambda state: (state[0] + 1, make()), start
-    )[1]

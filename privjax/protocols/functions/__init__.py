@@ -3,8 +3,12 @@
 Every function is `fun(p, fp, x, scale) -> (result, scale of the result)`: `x` is one
 party's share of the real array times 2^scale, with 0 <= scale <= 2f (f =
 `fp.fractional_bits`) and magnitudes below `fp.max_value`. Results are products that
-nobody has truncated yet: their scale is 2f. Docstrings state rounds for ring_bits = 64,
-and errors for f = 18; an ulp is 2^-f.
+nobody has truncated yet: their scale is 2f.
+
+Docstrings state rounds for ring_bits = 64 and errors for f = 18; an ulp is 2^-f. With
+fewer fractional bits relative errors are at most 2^(3-f); more of them do not help
+relative errors below 2^-15, because three factors must fit into the ring. Decisions are
+made on exact bits, so that no result is wrong by chance: only the rounding is random.
 """
 
 from privjax.protocols.functions.bounded import erf, logistic, tanh

@@ -6,7 +6,6 @@ this, say where the result is 0 or saturates; the rest is multiplied by 0 there.
 """
 
 import math
-import operator
 
 import numpy as np
 
@@ -74,7 +73,7 @@ def _power_of_two(
     count = (f + integer_bits(fp) - 1).bit_length()
     digits = bits_at(p.bits_of(t), scale + np.arange(count))
     bits = p.to_arith(joined([digits, below]), fp.dtype)
-    digit = linear(bits, lambda v: v[..., :count])
+    digit = _entries(bits, 0, count)
 
     # [1 + b_j (2^(2^j) - 1)] for all j, and [inside].
     factors = np.zeros((count + 2, count + 1), fp.dtype)
@@ -100,7 +99,11 @@ def _power_of_two(
 def _product(p: Protocol, x: Arith) -> Arith:
     """The product over the last axis, exact in the ring; log2 rounds."""
     while (n := x.shape[-1]) > 1:
-        cuts = slice(0, n // 2), slice(n // 2, n // 2 * 2), slice(n // 2 * 2, n)
-        low, high, rest = (linear(x, operator.itemgetter((..., c))) for c in cuts)
-        x = concatenate([p.product(MUL, low, high), rest])
+        half = n // 2
+        pairs = p.product(MUL, _entries(x, 0, half), _entries(x, half, 2 * half))
+        x = concatenate([pairs, _entries(x, 2 * half, n)])
     return linear(x, lambda v: v[..., 0])
+
+
+def _entries(x: Arith, start: int, stop: int) -> Arith:
+    return linear(x, lambda v: v[..., start:stop])

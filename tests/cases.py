@@ -46,6 +46,9 @@ V = np.array(
     [0.0, -0.0, 1.0, -1.0, 2.0**-18, -(2.0**-18), 1000.25, -4000.5], np.float32
 )
 IMAGE, KERNEL = real(1, 6, 6, 2, scale=1.0), real(3, 3, 2, 3, scale=0.5)
+WIDE = np.array([-30, -9.5, -1, -0.0, 2.0**-17, 0.3, 1, 4.75, 9], np.float32)
+SMALL = np.array([-3, -1.5, -0.1, 0.25, 1, 2.5], np.float32)
+POSITIVE = np.array([2.0**-8, 0.1, 0.5, 1, 3.7, 100, 2.0**16], np.float32)
 INDEX = np.array([2, 0, 2], np.int32)
 
 
@@ -208,4 +211,20 @@ CASES = [
     Case(
         "nested jit", lambda x: jax.jit(lambda v: jax.jit(jax.nn.relu)(v) + 1)(x), (A,)
     ),
+    Case("exp", jnp.exp, (WIDE,), 2 * ULP, relative=2**-14),
+    Case("expm1", jnp.expm1, (SMALL,), 16 * ULP, relative=2**-14),
+    Case("log", jnp.log, (POSITIVE,), 2**-16),
+    Case("log1p", jnp.log1p, (POSITIVE,), 2**-16),
+    Case("logistic", jax.nn.sigmoid, (WIDE,), 2**-14),
+    Case("tanh", jnp.tanh, (WIDE,), 2**-14),
+    Case("erf", lax.erf, (WIDE,), 2**-14),
+    Case("sqrt", jnp.sqrt, (POSITIVE,), 4 * ULP, relative=2**-14),
+    Case("rsqrt", lax.rsqrt, (POSITIVE,), 4 * ULP, relative=2**-14),
+    Case("reciprocal", lambda x: 1.0 / x, (SMALL,), 4 * ULP, relative=2**-14),
+    Case("div", lambda x, y: x / y, (A, B), 16 * ULP, relative=2**-14),
+    Case("softmax", jax.nn.softmax, (real(3, 5),), 2**-14),
+    Case("log_softmax", jax.nn.log_softmax, (real(3, 5),), 2**-13),
+    Case("softplus", jax.nn.softplus, (WIDE,), 2**-13, relative=2**-14),
+    Case("silu gradient", jax.grad(lambda x: jax.nn.silu(x).sum()), (SMALL,), 2**-12),
+    Case("pow", lambda x: x**1.5, (POSITIVE[:5],), 64 * ULP, relative=2**-12),
 ]
