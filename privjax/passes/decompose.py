@@ -30,6 +30,8 @@ def _min(x: Any, y: Any) -> Any:
 
 
 def _broadcast(x: Any, y: Any) -> Any:
+    if np.ndim(x) == 0 or np.ndim(y) == 0:
+        return x, y  # as JAX writes `x > 0`: equal comparisons must look alike
     return jnp.broadcast_arrays(x, y)
 
 
@@ -214,8 +216,18 @@ class Decompose(TaintPass):
 
     def apply(self, fun: Callable[..., Any], *values: Any) -> Any:
         """A function of arrays on values of this pass, decomposed in its turn."""
-        avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in map(raw, values)]
-        return run(self, jax.make_jaxpr(lambda *xs: [fun(*xs)])(*avals), values)[0]
+        arrays = [v for v in values if not _is_constant(v)]
+        avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in map(raw, arrays)]
+
+        def body(*xs: Any) -> list[Any]:
+            given = iter(xs)  # constants stay constants, so that equal ones are seen
+            return [fun(*(v if _is_constant(v) else next(given) for v in values))]
+
+        return run(self, jax.make_jaxpr(body)(*avals), arrays)[0]
+
+
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, np.generic)) and np.ndim(value) == 0
 
 
 def decompose(closed: Any, secret: Sequence[bool]) -> Any:

@@ -48,7 +48,7 @@ def add(cx: Any, x: Any, y: Any) -> Any:
         x, y = y, x
     x = cx.fixed(x)
     if not isinstance(y, SECRET):
-        if _is_zero(y):
+        if _is_zero(y, cx.fp.resolution):
             return x
         scale = max(x.scale, cx.f)
         share = cx.p.add_public(cx.scaled(x, scale), cx.encode(y, scale))
@@ -185,8 +185,14 @@ def _signed(cx: Any, share: Any, c: Any) -> Any:
     )
 
 
-def _is_zero(y: Any) -> bool:
-    return isinstance(y, (np.ndarray, np.generic)) and not np.any(y)
+def _is_zero(y: Any, resolution: float) -> bool:
+    """Whether adding a constant changes nothing that a factor could show.
+
+    Adam's eps of 1e-8 must not become a divisor where sqrt(v) is below resolution: it
+    counts as zero, and a quotient by zero as zero.
+    """
+    known = isinstance(y, (np.ndarray, np.generic))
+    return known and bool(np.all(np.abs(y) < resolution))
 
 
 def reduce_sum(cx: Any, x: Any, *, axes: Any, out_sharding: Any) -> Any:

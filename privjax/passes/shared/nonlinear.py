@@ -24,7 +24,7 @@ def div(cx: Any, x: Any, y: Any) -> Any:
     """x / y: a public divisor costs a product with 1/y."""
     x, y = operands(cx, x, y)
     if isinstance(y, SECRET):
-        n, d = cx.factor(cx.fixed(x)), cx.fixed(y)
+        n, d = cx.fixed(x), cx.fixed(y)
         if isinstance(x, np.ndarray) and np.all(x == 1):
             return Fixed.of(*functions.reciprocal(cx.p, cx.fp, d.share, d.scale))
         return Fixed.of(

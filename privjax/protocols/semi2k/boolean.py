@@ -96,7 +96,10 @@ def less_than_prefix(c: Any, r: Any) -> Any:
         shift = np.array(step, r.dtype)
         identity = first_party(jnp.full_like(c, (1 << step) - 1))
         g_low, p_low = generate << shift, (propagate << shift) | identity
-        carried, propagate = and_words(propagate, [g_low, p_low], k)
+        if 2 * step == k:  # nobody needs the last propagate
+            (carried,) = and_words(propagate, [g_low], k)
+        else:
+            carried, propagate = and_words(propagate, [g_low, p_low], k)
         generate = generate ^ carried
         step *= 2
     return generate

@@ -15,7 +15,9 @@ PARTY = "party"
 
 def first_party(value: Any) -> Any:
     """`value` at P_0, zero at the others: how a public constant becomes shares."""
-    return jnp.where(lax.axis_index(PARTY) == 0, value, jnp.zeros_like(value))
+    value = jnp.asarray(value)
+    here = lax.broadcast(lax.axis_index(PARTY) == 0, value.shape)
+    return lax.select(here, value, lax.full_like(value, 0))
 
 
 def share_input(x: Any, owner: int) -> Arith:
