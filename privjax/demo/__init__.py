@@ -54,11 +54,11 @@ def run(
       The rows of each data set's table.
 
     Raises:
-      PlotError: a plot is asked for and matplotlib is missing; before anything runs.
+      PlotError: a plot is asked for and cannot be made; before anything runs.
     """
     console = console or Console()
     if plot_path is not None:
-        plot.check_available()
+        plot.prepare(plot_path)
     runs = []
     for task in load(names, drop_b):
         if quick:

@@ -12,6 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from privjax.demo.workloads import Floats
+from privjax.errors import PrivacyError
+
+
+class SampleError(PrivacyError):
+    """A Poisson sample does not fit into its batch."""
 
 
 def owners(rows: int, clients: int) -> list[slice]:
@@ -58,7 +63,7 @@ def poisson(
       rows of data and is as private as they are.
 
     Raises:
-      OverflowError: a sample is larger than the capacity. Dropping rows instead would
+      SampleError: a sample is larger than the capacity. Dropping rows instead would
         not be the mechanism that is accounted for.
     """
     draws = np.asarray(jax.random.bits(key, (steps, len(x)), "uint32"))
@@ -71,7 +76,7 @@ def poisson(
     for step in range(steps):
         rows = np.flatnonzero(chosen[step])
         if len(rows) > capacity:
-            raise OverflowError(
+            raise SampleError(
                 f"a Poisson sample has {len(rows)} rows and the batch has room for "
                 f"{capacity}."
             )

@@ -1,6 +1,7 @@
 """The learning curves as a PNG."""
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,26 +26,32 @@ MISSING = "the plot needs matplotlib: pip install 'privjax[plots]'"
 
 
 class PlotError(PrivacyError):
-    """The plot cannot be drawn: the optional matplotlib is not installed."""
+    """The plot cannot be drawn: matplotlib is missing, or the file cannot be written."""
 
 
 def available() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def check_available() -> None:
-    """Raises `PlotError` where matplotlib is missing."""
+def prepare(path: Path) -> None:
+    """Make the folder of `path`; call it before a long computation.
+
+    Raises:
+      PlotError: matplotlib is missing, or nothing can be written there.
+    """
     if not available():
         raise PlotError(MISSING)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlotError(f"the plot cannot be written to {path}: {error}") from error
+    if not os.access(path.parent, os.W_OK):
+        raise PlotError(f"the plot cannot be written: {path.parent} is read-only")
 
 
 def draw(runs: Sequence[tuple[Workload, Sequence[Result]]], path: Path) -> None:
-    """Write one panel per data set to `path`.
-
-    Raises:
-      PlotError: matplotlib is not installed.
-    """
-    check_available()
+    """Write one panel per data set to `path`. Raises `PlotError` as `prepare` does."""
+    prepare(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -54,7 +61,6 @@ def draw(runs: Sequence[tuple[Workload, Sequence[Result]]], path: Path) -> None:
         figure.subplots(1, len(runs), squeeze=False)[0], runs, strict=True
     ):
         _panel(axes, task, results)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 

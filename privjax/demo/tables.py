@@ -1,5 +1,6 @@
 """What the demo prints: one table per data set, and what the reader must know."""
 
+import math
 from collections.abc import Sequence
 
 from rich import box
@@ -28,7 +29,7 @@ def result_table(task: Workload, results: Sequence[Result], epochs: int) -> Tabl
     rows, sizes = len(task.x_train), "-".join(map(str, task.sizes))
     table = Table(
         title=f"{task.title}: MLP {sizes}, {rows} training and {len(task.x_test)} test "
-        f"rows,\n{epochs} epochs of SGD, batch {BATCH}",
+        f"rows,\n{epochs} epoch{'s' * (epochs != 1)} of SGD, batch {BATCH}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -51,17 +52,18 @@ def _cells(result: Result, plain: Result) -> list[str]:
     return [
         *(f"{value:.{2 if value > 1 else 3}f}" for value in result.curve[-1].values()),
         f"{result.compile_seconds:.1f}",
-        f"{1000 * result.epoch_seconds:#.3g}",
+        _digits(1000 * result.epoch_seconds, 3),
         _digits(result.epoch_seconds / plain.epoch_seconds, 3),
-        "" if traffic is None else _digits(traffic.rounds, 3),
-        "" if traffic is None else f"{traffic.megabytes:.2f}",
+        "" if traffic is None else f"{traffic.rounds:.3g}",
+        "" if traffic is None else _digits(traffic.megabytes, 2),
         "" if result.method.epsilon is None else f"{result.method.epsilon:.2f}",
     ]
 
 
 def _digits(value: float, digits: int) -> str:
-    """`value` to so many digits; never in the form 1e+03."""
-    return f"{value:#.{digits}g}".rstrip(".") if value < 10**digits else f"{value:.0f}"
+    """So many significant digits, at most 3 behind the point: cells stay narrow."""
+    before = math.floor(math.log10(value)) + 1 if value > 0 else 1
+    return f"{value:.{min(max(digits - before, 0), 3)}f}"
 
 
 def notes(task: Workload, results: Sequence[Result]) -> list[str]:

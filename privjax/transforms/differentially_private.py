@@ -16,8 +16,10 @@ from privjax.passes import simplify
 from privjax.passes.dp import Gaussian, Plan, make_plan
 from privjax.passes.dp.clip import run
 from privjax.passes.dp.protect import protected_outputs
+from privjax.passes.units.states import Public, Zero
 from privjax.prg.session import session
 from privjax.transforms.base import Transformed, decorator
+from privjax.transforms.report import Report, entry, output_names
 
 UNRELEASED = ("refuse", "drop")
 
@@ -109,8 +111,46 @@ class DifferentiallyPrivate(Transformed):
             tuple(map(str, plan.releases)),
             self._mechanism(plan, units) if self.needs_key else None,
             units,
-            tuple(_out_names(traced)[i] for i in plan.dropped),
+            tuple(output_names(traced.out_tree)[i] for i in plan.dropped),
             plan.declassified,
+        )
+
+    def report(self, *args: Any, **kwargs: Any) -> Report:
+        """See `privjax.explain`."""
+        self.pop_key(kwargs)
+        call = self.call(args, kwargs)
+        found = self.releases(*args, **kwargs)
+        traced, plan, units = self._plan(call, call.leaves)
+        mine = self.argument_leaves(call, self.private)
+        inputs = [
+            entry(path, aval, f"private: {units} units on axis 0" if m else "public")
+            for path, aval, m in zip(call.paths, traced.in_avals, mine, strict=True)
+        ]
+        names = output_names(traced.out_tree)
+        outputs = []
+        for i, (name, aval, state) in enumerate(
+            zip(names, traced.out_avals, plan.analysis.outs, strict=True)
+        ):
+            label = "from released sums"
+            if i in plan.dropped:
+                label = "dropped: it would leak"
+            elif isinstance(state, Zero) or state == Public():
+                label = "independent of the private data"
+            outputs.append(entry(name, aval, label))
+        noise = (
+            f"noise multiplier {self.noise_multiplier:g}, clip norm {self.clip_norm:g}"
+            if self.needs_key
+            else "noise_multiplier=0: NOTHING IS PRIVATE, epsilon is infinite"
+        )
+        return Report(
+            f"{self.__name__}: differentially private in {', '.join(self.private)}",
+            tuple(inputs),
+            tuple(outputs),
+            tuple(str(found).splitlines()),
+            notes=(
+                f"{noise}; .epsilon(steps=, sampling_rate=, delta=) gives the budget",
+                "neighbouring batches differ by one unit added or removed",
+            ),
         )
 
     def epsilon(
@@ -226,7 +266,9 @@ class DifferentiallyPrivate(Transformed):
             )
         closed = simplify.dce(simplify.inline(traced.closed, remat=True))
         axes = [0 if m else None for m in mine]
-        plan = make_plan(closed, axes, protected, _out_names(traced), self.drop)
+        plan = make_plan(
+            closed, axes, protected, output_names(traced.out_tree), self.drop
+        )
         return traced, plan, units
 
     def _bound(self, units: int) -> float:
@@ -301,12 +343,6 @@ def differentially_private(
 def _positive(name: str, value: float) -> None:
     if not 0 < value < math.inf:
         raise InputError(f"{name}={value} is not a positive number.")
-
-
-def _out_names(traced: Traced) -> list[str]:
-    marked = jax.tree.unflatten(traced.out_tree, traced.out_avals)
-    paths, _ = jax.tree_util.tree_flatten_with_path(marked)
-    return [f"result{jax.tree_util.keystr(path)}" for path, _ in paths]
 
 
 def _nothing(aval: Any) -> Any:

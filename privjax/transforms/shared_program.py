@@ -1,0 +1,214 @@
+"""Compiling for secret sharing: from a call to the program that parties run."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privjax.core.interpret import run
+from privjax.core.trace import Call, trace_flat
+from privjax.passes import schedule, simplify
+from privjax.passes.cost import Cost, cost
+from privjax.passes.decompose import decompose
+from privjax.passes.merge import merge
+from privjax.passes.shared import Boolean, Fixed, Integer, Shared
+from privjax.passes.shared.marked import open_value
+from privjax.passes.shared.values import SECRET
+from privjax.prg import chacha20
+from privjax.prg.chacha20 import Purpose
+from privjax.protocols.fixedpoint import FixedPoint
+from privjax.protocols.interface import Protocol
+from privjax.protocols.shares import Arith, Bit
+from privjax.runtimes.discharge import MARKERS, PARTY
+from privjax.runtimes.simulate import simulation
+from privjax.transforms.base import typed_key, with_inner_key
+from privjax.transforms.shared_data import SharedArray, is_shared, pack
+
+# What a flat input is: seen by all, a secret that its owner holds in clear, or shares.
+PUBLIC, CLEAR, SHARED = "public", "clear", "shared"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a program is compiled for."""
+
+    protocol: Protocol
+    fixed_point: FixedPoint
+    reveal: bool
+    owners: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A function compiled for one signature.
+
+    Attributes:
+      stages: name -> closed jaxpr, in the order of the passes.
+      modes: for each flat input "public", "clear" (a secret given in clear, to be shared
+        by its owner) or "shared".
+      outs: for each flat output None when it is revealed or public, else its kind.
+      cost: communication of the party program.
+      party: the party program (the last stage).
+    """
+
+    stages: dict[str, Any]
+    modes: tuple[str, ...]
+    outs: tuple[Any, ...]
+    out_tree: Any
+    out_dtypes: tuple[Any, ...]
+    cost: Cost
+    inner_key: bool
+    paths: tuple[str, ...]
+    run: Callable[..., Any] = field(repr=False)
+
+    @property
+    def party(self) -> Any:
+        return self.stages["scheduled"]
+
+
+def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Program:
+    """Trace a call and rewrite it; `modes` says what each flat input is."""
+    inner = with_inner_key(call.fun)
+    inner_name = getattr(call.fun, "key_name", "key")
+    specs = [spec(x) for x in call.leaves]
+    if inner:
+
+        def wrap(extra: Any, args: Any, kwargs: Any) -> Any:
+            return call.fun(*args, **kwargs, **{inner_name: typed_key(extra[0])})
+
+        extra = [jax.ShapeDtypeStruct((8,), np.uint32)]
+        traced = call.trace(specs, extra, wrap)
+    else:
+        traced = call.trace(specs)
+    secret = [*([False] * inner), *(m != PUBLIC for m in modes)]
+    stages = {"traced": traced.closed}
+    with jax.enable_x64(True):
+        plain = simplify.dce(simplify.inline(traced.closed, remat=True))
+        plain = simplify.cse(decompose(plain, secret))
+        plain = simplify.dce(simplify.inline(plain, remat=True))
+        plain = simplify.inline(merge(plain, secret))
+        stages["simplified"] = plain
+        party, outs = _party_program(plain, call, modes, inner, options)
+        axes: Any = {"axis_env": [(PARTY, options.protocol.parties)]}
+        stages["shared"] = party
+        party = simplify.dce(simplify.inline(party, **axes))
+        party = simplify.cse(party, impure=MARKERS, **axes)
+        party = schedule.schedule(party, **axes)
+        stages["scheduled"] = party
+    dtypes = tuple(a.dtype for a in traced.out_avals)
+    return Program(
+        stages,
+        modes,
+        outs,
+        traced.out_tree,
+        dtypes,
+        cost(party, options.protocol.parties),
+        inner,
+        call.paths,
+        jax.jit(_simulated(party, modes, outs, call.leaves, inner, options)),
+    )
+
+
+def _party_program(
+    plain: Any, call: Call, modes: tuple[str, ...], inner: bool, options: Options
+) -> tuple[Any, tuple[Any, ...]]:
+    """What one party does, and the kind of every output that stays shared."""
+    fp = options.fixed_point
+    outs: list[Any] = []
+    owners = [options.owners.get(arg, 0) for arg in call.args]
+
+    def party(*inputs: Any) -> list[Any]:
+        cx = Shared(options.protocol, fp)
+        values = list(inputs[:inner])
+        for x, leaf, mode, owner in zip(
+            inputs[inner:], call.leaves, modes, owners, strict=True
+        ):
+            if mode == CLEAR:
+                x = cx.input(x, owner)
+            elif mode == SHARED:
+                x = _wrap(leaf, x)
+            values.append(x)
+        results = []
+        outs.clear()
+        for v, var in zip(run(cx, plain, values), plain.out_avals, strict=True):
+            if not isinstance(v, SECRET):
+                outs.append(None)
+                results.append(jnp.asarray(v, var.dtype))
+            elif options.reveal:
+                outs.append(None)
+                results.append(open_value(cx, v, var.dtype))
+            else:
+                kind, scale, share = _unwrap(v)
+                outs.append((kind, scale))
+                results.append(share)
+        return results
+
+    specs = [jax.ShapeDtypeStruct((8,), np.uint32)] * inner
+    for x, mode in zip(call.leaves, modes, strict=True):
+        own = spec(x)
+        if mode == SHARED:
+            dtype = np.dtype(np.uint8) if x.kind == "boolean" else fp.dtype
+            own = jax.ShapeDtypeStruct(own.shape, dtype)
+        specs.append(own)
+    closed = trace_flat(
+        party, *specs, axis_env=[(PARTY, options.protocol.parties)], name=call.name
+    )
+    return closed, tuple(outs)
+
+
+def _simulated(
+    party: Any, modes: Any, outs: Any, leaves: Any, inner: bool, options: Options
+) -> Callable[..., Any]:
+    shared_in = [m == SHARED for m in modes]
+    run_parties = simulation(
+        party,
+        options.protocol.parties,
+        [*([False] * inner), *shared_in],
+        [kind is not None for kind in outs],
+    )
+    metas = [x.tree_flatten()[1] if is_shared(x) else None for x in leaves]
+
+    def fun(words: Any, *arrays: Any) -> list[Any]:
+        inputs = [
+            x if meta is None else SharedArray(x, *meta).words()
+            for x, meta in zip(arrays, metas, strict=True)
+        ]
+        if inner:
+            inner_words = chacha20.derive(words, (int(Purpose.CALL), 0, 0))
+            inputs = [inner_words, *inputs]
+        flat = run_parties(words, *inputs)
+        return [
+            x if kind is None else pack(x) for x, kind in zip(flat, outs, strict=True)
+        ]
+
+    return fun
+
+
+def spec(x: Any) -> Any:
+    if is_shared(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype)
+    if isinstance(x, jax.ShapeDtypeStruct):
+        return x
+    aval = jax.typeof(x)
+    return jax.ShapeDtypeStruct(
+        aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False)
+    )
+
+
+def _wrap(leaf: SharedArray, share: Any) -> Any:
+    if leaf.kind == "boolean":
+        return Boolean(Bit(share))
+    if leaf.kind == "integer":
+        return Integer(Arith(share))
+    return Fixed.of(Arith(share), leaf.scale)
+
+
+def _unwrap(value: Any) -> tuple[str, int, Any]:
+    if isinstance(value, Boolean):
+        return "boolean", 0, value.bit.value & np.uint8(1)
+    if isinstance(value, Integer):
+        return "integer", 0, value.share.value
+    return "fixed", value.scale, value.share.value
