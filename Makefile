@@ -39,7 +39,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/privjax demo $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n auto --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-test
 	$(BIN)/python -m ruff check .

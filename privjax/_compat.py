@@ -3,8 +3,8 @@
 Supported: JAX 0.10.2 (the newest for Python 3.11) and 0.11.x (Python 3.12 and newer).
 """
 
+import importlib.util
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,8 +12,11 @@ from jax.extend import core as jex_core
 from jax.extend import source_info_util
 from jax.interpreters.partial_eval import dce_jaxpr
 
-# A message names the user's line, not ours.
-source_info_util.register_exclusion(str(Path(__file__).parent))
+# A message names the user's line, not ours and not that of a model or optimiser library.
+for _library in ("privjax", "optax", "flax"):
+    _spec = importlib.util.find_spec(_library)
+    for _folder in (_spec.submodule_search_locations or ()) if _spec else ():
+        source_info_util.register_exclusion(_folder)
 
 Literal = jex_core.Literal
 Primitive = jex_core.Primitive

@@ -163,7 +163,7 @@ def shard_map(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
         in_specs=tuple(specs),
         out_specs=list(params["out_specs"]),
         check_vma=params["check_vma"],
-        axis_names=frozenset(params["manual_axes"]),
+        axis_names=params["newly_manual_axes"],
     )(*arrays)
 
 

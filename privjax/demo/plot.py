@@ -72,7 +72,6 @@ def _panel(axes: Any, task: Workload, results: Sequence[Result]) -> None:
     axes.set_title(task.title, loc="left", fontweight="bold")
     axes.set_xlabel("epoch")
     axes.set_ylabel(metric)
-    axes.set_xlim(0, None)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -54,7 +54,7 @@ def _cells(result: Result, plain: Result) -> list[str]:
         f"{result.compile_seconds:.1f}",
         _digits(1000 * result.epoch_seconds, 3),
         _digits(result.epoch_seconds / plain.epoch_seconds, 3),
-        "" if traffic is None else f"{traffic.rounds:.3g}",
+        "" if traffic is None else f"{traffic.rounds:.1f}",
         "" if traffic is None else _digits(traffic.megabytes, 2),
         "" if result.method.epsilon is None else f"{result.method.epsilon:.2f}",
     ]

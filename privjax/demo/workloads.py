@@ -168,8 +168,8 @@ def pima(drop_b: bool = False) -> Workload:
         y_test=data.y_test,
         loss=log_loss,
         metrics={"test AUC": auc, "test acc.": accuracy},
-        learning_rate=0.1,
-        private_rates={0.5: 0.2, 3.0: 0.3},
+        learning_rate=0.2,
+        private_rates={0.5: 0.2, 3.0: 0.2},
     )
 
 

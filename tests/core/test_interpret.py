@@ -85,7 +85,16 @@ def late_pairs(x):
     return lax.scan(body, (jnp.zeros(3), jnp.zeros(3), jnp.zeros(3)), None, length=4)[0]
 
 
+def sharded(x):
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("d")
+    return jax.shard_map(
+        lambda v: v * 2.0 + v, mesh=mesh, in_specs=spec, out_specs=spec
+    )(x)
+
+
 CONSTRUCTS = {
+    "shard_map": sharded,
     "straight": lambda x: -(x + 1.0) * 2.0,
     "jit": lambda x: jax.jit(lambda v: v + v)(x),
     "nested jit": lambda x: jax.jit(lambda v: jax.jit(jnp.negative)(v) + 1)(x),
