@@ -14,6 +14,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
@@ -92,14 +93,22 @@ def _train_all(
     )
     with Progress(*columns, console=console) as progress:
 
-        def follow(method: Method) -> Result:
-            line = progress.add_task(method.label, total=epochs, state="compiling")
-
+        def follow(method: Method, line: TaskID) -> Result:
             def report(done: int, metrics: dict[str, float]) -> None:
                 name, value = next(iter(metrics.items()))
                 state = f"{name} {value:.4g}" if done else "compiling"
                 progress.update(line, completed=done, state=state)
 
+            progress.update(line, description=method.label)
             return train(task, method, epochs, seed, report)
 
-        return [follow(method) for method in all_methods(task, epochs, seed)]
+        results: list[Result] = []
+        methods = all_methods(task, epochs, seed)
+        while True:
+            # Finding the noise for an epsilon takes seconds: show that something runs.
+            line = progress.add_task("", total=epochs, state="preparing")
+            method = next(methods, None)
+            if method is None:
+                progress.remove_task(line)
+                return results
+            results.append(follow(method, line))

@@ -57,7 +57,7 @@ def test_tables_fit_into_80_characters(
 
 def test_cells() -> None:
     task = workloads.load(["pima"])[0]
-    out = printed(task, made_up(task, 1.5e-4, Traffic(49.05, 3.472)))
+    out = printed(task, made_up(task, 1.5e-4, Traffic(49.1, 3.472)))
     row = next(r for r in out.splitlines() if r.startswith("secret-shared"))
     assert row.split()[2:] == "0.802 0.802 12.3 1.50 10.0 49.1 3.5".split()
     first = next(r for r in out.splitlines() if r.startswith("DP-SGD"))

@@ -58,7 +58,6 @@ def test_traffic_of_secret_sharing_is_counted() -> None:
 
 PRIVATE: list[tuple[Any, float, float]] = [
     (lambda task: methods.private(task, 3, 0.5), 0.5, 32 / 192),
-    (lambda task: methods.private(task, 3, 3.0), 3.0, 32 / 192),
     (lambda task: methods.all_together(task, 3, 3.0), 3.0, 16 / 96),
 ]
 
