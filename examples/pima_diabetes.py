@@ -75,18 +75,16 @@ def private_update(epochs, epsilon):
 
 
 def on_shares(epochs):
-    """Train for `epochs` times 10 steps, then predict; only the predictions are opened."""
+    """Train, then predict with the model still shared; only predictions are opened."""
 
     def train(params, batch):
         body = lambda p, _: (train_step(p, batch), None)  # noqa: E731
-        return jax.lax.scan(body, params, None, length=10)[0]
+        return jax.lax.scan(body, params, None, length=10 * epochs)[0]
 
     everyone = {"x": data.x_train, "y": data.y_train}
     hidden_train = privjax.secret_shared(train, reveal=False)
     hidden_logits = privjax.secret_shared(logits)
-    params = privjax.share(initial_params())
-    for _ in range(epochs):
-        params = hidden_train(params, privjax.share(everyone))
+    params = hidden_train(privjax.share(initial_params()), privjax.share(everyone))
     return accuracy(hidden_logits(params, privjax.share(data.x_test)))
 
 

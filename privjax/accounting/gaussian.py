@@ -4,6 +4,7 @@ All arithmetic is Google's dp-accounting: privacy loss distributions (Doroshenko
 2022, "Connect the dots") by default, Renyi divergences on request.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -78,10 +79,21 @@ def calibrate(
     _check(steps=steps, sampling_rate=sampling_rate, delta=delta)
     if not epsilon > 0:
         raise InputError(f"epsilon={epsilon} is not greater than 0.")
-    make = _accountant(accountant, neighbours)
+    return _least_noise(epsilon, steps, sampling_rate, delta, neighbours, accountant)
+
+
+@functools.lru_cache(maxsize=256)  # a search takes seconds; its answer never changes
+def _least_noise(
+    epsilon: float,
+    steps: int,
+    sampling_rate: float,
+    delta: float,
+    neighbours: str,
+    accountant: str,
+) -> float:
     return float(
         dp_accounting.calibrate_dp_mechanism(
-            make,
+            _accountant(accountant, neighbours),
             lambda noise: _event(noise, steps, sampling_rate),
             epsilon,
             delta,

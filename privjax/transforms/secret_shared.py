@@ -339,8 +339,8 @@ def _consts(closed: Any) -> list[Any]:
 def _signature(x: Any) -> Any:
     if is_shared(x):
         return x.tree_flatten()[1], tuple(x.data.shape)
-    aval = jax.typeof(x) if not isinstance(x, jax.ShapeDtypeStruct) else x
-    return tuple(aval.shape), aval.dtype, getattr(aval, "weak_type", False)
+    own = spec(x)
+    return own.shape, own.dtype, own.weak_type
 
 
 @decorator

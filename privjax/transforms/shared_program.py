@@ -91,7 +91,7 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
         plain = simplify.dce(simplify.inline(plain, remat=True))
         plain = simplify.inline(merge(plain, secret))
         stages["simplified"] = plain
-        party, outs = _party_program(plain, call, modes, inner, options)
+        party, outs = _party_program(plain, call, specs, modes, inner, options)
         axes: Any = {"axis_env": [(PARTY, options.protocol.parties)]}
         stages["shared"] = party
         party = simplify.dce(simplify.inline(party, **axes))
@@ -113,7 +113,12 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
 
 
 def _party_program(
-    plain: Any, call: Call, modes: tuple[str, ...], inner: bool, options: Options
+    plain: Any,
+    call: Call,
+    specs: list[Any],
+    modes: tuple[str, ...],
+    inner: bool,
+    options: Options,
 ) -> tuple[Any, tuple[Any, ...]]:
     """What one party does, and the kind of every output that stays shared."""
     fp = options.fixed_point
@@ -146,15 +151,14 @@ def _party_program(
                 results.append(share)
         return results
 
-    specs = [jax.ShapeDtypeStruct((8,), np.uint32)] * inner
-    for x, mode in zip(call.leaves, modes, strict=True):
-        own = spec(x)
+    own = [jax.ShapeDtypeStruct((8,), np.uint32)] * inner
+    for x, as_traced, mode in zip(call.leaves, specs, modes, strict=True):
         if mode == SHARED:
             dtype = np.dtype(np.uint8) if x.kind == "boolean" else fp.dtype
-            own = jax.ShapeDtypeStruct(own.shape, dtype)
-        specs.append(own)
+            as_traced = jax.ShapeDtypeStruct(as_traced.shape, dtype)
+        own.append(as_traced)
     closed = trace_flat(
-        party, *specs, axis_env=[(PARTY, options.protocol.parties)], name=call.name
+        party, *own, axis_env=[(PARTY, options.protocol.parties)], name=call.name
     )
     return closed, tuple(outs)
 
@@ -188,14 +192,15 @@ def _simulated(
 
 
 def spec(x: Any) -> Any:
+    """The type with which the function is traced: as JAX would take the argument."""
     if is_shared(x):
         return jax.ShapeDtypeStruct(x.shape, x.dtype)
-    if isinstance(x, jax.ShapeDtypeStruct):
-        return x
-    aval = jax.typeof(x)
-    return jax.ShapeDtypeStruct(
-        aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False)
-    )
+    aval: Any = x if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x)
+    dtype = aval.dtype
+    if not jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+        dtype = jax.dtypes.canonicalize_dtype(dtype)  # float64 only with x64 on
+    weak = getattr(aval, "weak_type", False)
+    return jax.ShapeDtypeStruct(aval.shape, dtype, weak_type=weak)
 
 
 def _wrap(leaf: SharedArray, share: Any) -> Any:

@@ -105,6 +105,16 @@ def test_shared_state_from_call_to_call():
     np.testing.assert_allclose(privjax.reveal(hidden), plain, atol=2e-4)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64])
+def test_arguments_are_taken_as_jax_takes_them(dtype):
+    """NumPy's double width becomes JAX's single, with 64-bit types switched off."""
+    a = np.arange(4, dtype=dtype).reshape(2, 2)
+    out = privjax.secret_shared(lambda a: a @ a)(a)
+    plain = jnp.asarray(a) @ jnp.asarray(a)
+    assert out.dtype == plain.dtype
+    np.testing.assert_allclose(out, plain, atol=1e-2)
+
+
 def test_integer_state_of_an_optimiser_is_public_and_exact():
     state = optax.adam(0.1).init(np.zeros(2, np.float32))
     fun = privjax.secret_shared(lambda s: optax.adam(0.1).update(jnp.ones(2), s)[1])
