@@ -141,7 +141,8 @@ def share(
     for leaf, name in zip(leaves, names, strict=True):
         if not isinstance(leaf, _compat.Tracer):
             fp.check(leaf, name)
-    words = _Share().session_key(key, leaves)
+    # Equal values in two formats must not be masked alike: the format is in the key.
+    words = _Share().session_key(key, leaves, f"share {proto} {fp}")
     with jax.enable_x64(True):
         out = [
             _share_leaf(jnp.asarray(x), i, n, proto.parties, protocol, fp, words)

@@ -81,6 +81,14 @@ def test_all_but_one_share_tell_nothing_that_the_value_decides(parties):
     assert not np.array_equal(one[:, -1], two[:, -1])
 
 
+def test_two_formats_on_one_key_are_masked_differently():
+    x, key = np.ones(4, np.float32), insecure_key(0)
+    coarse = privjax.share(x, key=key, fixed_point=FixedPoint(64, 8))
+    fine = privjax.share(x, key=key)
+    first = [np.asarray(s.data)[:, 0] for s in (coarse, fine)]
+    assert not np.any(np.all(first[0] == first[1], axis=-1))
+
+
 def test_shares_pass_through_programs_without_64_bit_types():
     """Under jit, vmap, scan and slicing, with x64 switched off by the caller."""
     x = np.linspace(-5, 5, 6, dtype=np.float32).reshape(3, 2)
