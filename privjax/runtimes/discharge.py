@@ -76,8 +76,10 @@ class _Discharge(Interpreter):
 
     def enter(self, part: int, index: Any = None, inputs: Any = None) -> Any:
         at = jnp.uint32(0) if index is None else index
-        place = jnp.uint32(self.index * 64 + part)
-        return chacha20.derive(self.key, (int(Purpose.LOOP), place, at)), inputs
+        # The part goes above the purpose, which has less than 8 bits: no two sub-jaxprs
+        # of any equation share a nonce, however many branches there are.
+        what = int(Purpose.LOOP) + (part << 8)
+        return chacha20.derive(self.key, (what, self.index, at)), inputs
 
     def draw(
         self, shape: Sequence[int], dtype: Any, domain: str, result: int = 0

@@ -21,6 +21,8 @@ import numpy as np
 from privjax import _compat
 from privjax.core.interpret import mentions, run, sub_jaxprs
 from privjax.errors import PreprocessingError
+from privjax.prg import chacha20
+from privjax.prg.chacha20 import Purpose
 from privjax.runtimes.discharge import (
     PARTY,
     REQUESTS,
@@ -71,6 +73,16 @@ def offline(party: Any, parties: int) -> Callable[[Any], tuple[Any, Any]]:
         return seeds, sent
 
     return fun
+
+
+def session_words(root: Any, session: str) -> Any:
+    """uint32[8] of one session, from the dealer's key and the session's random identifier.
+
+    A key that is used to deal twice gives unrelated masks each time.
+    """
+    a, b, c, d = np.frombuffer(bytes.fromhex(session), "<u4").tolist()
+    half = chacha20.derive(root, (int(Purpose.SESSION), a, b))
+    return chacha20.derive(half, (int(Purpose.SESSION), c, d))
 
 
 def receivers(closed: Any, parties: int) -> dict[str, Any]:

@@ -125,14 +125,14 @@ class SecretShared(Transformed):
             offline = jax.jit(material.offline(program.party, parties))
             first = material.next_number(directory, range(parties))
             for number in range(first, first + sessions):
-                nonce = (int(Purpose.SESSION), number, 0)
-                words = root if sessions == 1 else chacha20.derive(root, nonce)
+                session = secrets.token_bytes(16).hex()
+                words = material.session_words(root, session)
                 seeds, corrections = offline(words)
                 material.write(
                     directory,
                     number,
                     self._digest(program),
-                    secrets.token_bytes(16).hex(),
+                    session,
                     seeds,
                     chacha20.derive(words, (int(Purpose.CALL), 0, 0)),
                     corrections,

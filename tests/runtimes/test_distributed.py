@@ -1,5 +1,6 @@
 """Two processes on loopback give the simulation's outputs bit for bit."""
 
+import json
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from two_party_process import OWNERS, arguments, program
 
 from privjax.errors import PreprocessingError
 from privjax.prg.keys import insecure_key
+from privjax.runtimes import material
 from privjax.runtimes.material import Store
 from privjax.transforms.secret_shared import secret_shared
 
@@ -28,6 +30,8 @@ def test_two_processes_equal_the_simulation(tmp_path):
     args = arguments()
     specs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args]
     fun.deal(*specs, directory=tmp_path, key=insecure_key(7))
+    with np.load(tmp_path / "party0" / "000000.npz") as file:
+        session = json.loads(file["meta"].tobytes())["session"]
     script = Path(__file__).parent / "two_party_process.py"
     port = str(free_port())
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
@@ -44,12 +48,10 @@ def test_two_processes_equal_the_simulation(tmp_path):
     logs = [p.communicate(timeout=300)[0] for p in parties]
     assert [p.returncode for p in parties] == [0, 0], "\n".join(logs)
 
-    # The dealer draws the session's key without inputs, so that the same key gives the
-    # same masks here only through `run` itself.
     compiled = fun.compiled(*args)
     with jax.enable_x64(True):
-        words = fun.session_key(insecure_key(7), [], fun._digest(compiled))
-        simulated = compiled.run(words, *args)
+        root = fun.session_key(insecure_key(7), [], fun._digest(compiled))
+        simulated = compiled.run(material.session_words(root, session), *args)
     for i in range(2):
         with np.load(tmp_path / f"result{i}.npz") as out:
             np.testing.assert_array_equal(out["w"], simulated[0])
@@ -68,8 +70,6 @@ def dealt(tmp_path):
 
 
 def take(fun, x, directory, party=1):
-    from privjax.runtimes import material
-
     program = fun.compiled(x)
     owners = material.receivers(program.party, 2)
     with jax.enable_x64(True):
@@ -89,6 +89,15 @@ def test_material_is_used_once(dealt):
     with pytest.raises(PreprocessingError, match="no material is left"):
         take(*dealt)
     assert all(f.stat().st_size == 0 for f in directory.glob("party1/*.used"))
+
+
+def test_one_key_dealt_twice_gives_unrelated_masks(tmp_path):
+    fun = secret_shared(lambda x: x * x)
+    x = jax.ShapeDtypeStruct((3,), np.float32)
+    for name in ("a", "b"):
+        fun.deal(x, directory=tmp_path / name, key=insecure_key(7))
+    first, second = take(fun, x, tmp_path / "a"), take(fun, x, tmp_path / "b")
+    assert not np.any(first.seed == second.seed)
 
 
 def test_material_of_another_program_is_refused_and_kept(dealt):
