@@ -37,24 +37,25 @@ def test_eager(case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_jit_of_vmap_and_scan(case):
-    """Two lanes under vmap and two steps of a scan, in one compiled program."""
+def test_jit_of_scan_of_vmap(case):
+    """Two lanes in each of two steps, in one compiled program."""
     shared = secret_shared(case.fun, parties=3)
-    two = [np.stack([a, a[::-1]]) for a in case.args]
-    keys = jax.random.split(insecure_key(3), 4)
+    lanes = [np.stack([a, a[::-1]]) for a in case.args]
+    steps = [np.stack([a, a[::-1]]) for a in lanes]
+    keys = jax.random.split(insecure_key(3), (2, 2))
 
     @jax.jit
-    def both(keys, args):
-        lanes = jax.vmap(lambda k, *a: shared(*a, key=k))(keys[:2], *args)
-        _, steps = lax.scan(
-            lambda c, ka: (c, shared(*ka[1], key=ka[0])), 0, (keys[2:], args)
-        )
-        return lanes, steps
+    def everything(keys, steps):
+        def step(carry, x):
+            keys, args = x
+            return carry, jax.vmap(lambda k, *a: shared(*a, key=k))(keys, *args)
 
-    for result in both(keys, two):
-        for i in range(2):
-            mine = jax.tree.map(operator.itemgetter(i), result)
-            check(case, mine, [a[i] for a in two])
+        return lax.scan(step, 0, (keys, steps))[1]
+
+    result = everything(keys, steps)
+    for at in np.ndindex(2, 2):
+        mine = jax.tree.map(operator.itemgetter(at), result)
+        check(case, mine, [a[at] for a in steps])
 
 
 @pytest.mark.parametrize("ring_bits, fractional_bits", [(32, 8), (64, 24)])
