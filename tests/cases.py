@@ -227,4 +227,9 @@ CASES = [
     Case("softplus", jax.nn.softplus, (WIDE,), 2**-13, relative=2**-14),
     Case("silu gradient", jax.grad(lambda x: jax.nn.silu(x).sum()), (SMALL,), 2**-12),
     Case("pow", lambda x: x**1.5, (POSITIVE[:5],), 64 * ULP, relative=2**-12),
+    Case(
+        "optimization_barrier",
+        lambda x, y: lax.optimization_barrier((x + 1.0, y)),
+        (A, B),
+    ),
 ]

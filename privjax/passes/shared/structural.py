@@ -26,7 +26,7 @@ MOVES = (
     "rev",
     "tile",
 )
-PICKS = ("slice", "copy", "copy_p", "reduce_precision", "optimization_barrier")
+PICKS = ("slice", "copy", "copy_p")
 SAME = ("stop_gradient", "name", "sharding_constraint")
 
 
@@ -45,6 +45,11 @@ def move(cx: Any, x: Any, **_: Any) -> Any:
 def same(cx: Any, x: Any, **_: Any) -> Any:
     """The identity on secrets."""
     return x
+
+
+def barrier(cx: Any, *values: Any) -> list[Any]:
+    """`optimization_barrier` is a hint about plain arrays only."""
+    return list(values)
 
 
 def pick(cx: Any, x: Any, **_: Any) -> Any:
@@ -260,6 +265,7 @@ RULES: dict[str, Rule] = {
     "concatenate": concatenate,
     "pad": pad,
     "stack": stack,
+    "optimization_barrier": barrier,
     "unstack": unstack,
     "split": split,
     "dynamic_slice": dynamic_slice,
