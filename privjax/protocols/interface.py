@@ -1,17 +1,17 @@
-"""The interface that every protocol offers, and the table of protocols.
+"""The interface that every protocol offers.
 
 Kernels are written as what one party does. `Arith` is one party's share of a ring array,
-`Bit` of an array of bits, a word array an XOR-shared bit pattern. Each method states its
+`Bit` of an array of bits, `Word` of all bits of ring elements. Each method states its
 rounds; bytes follow from the shapes of what it opens. A protocol's folder assigns its
-functions to these names.
+functions to these names. Public ring arrays are plain words of k bits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from privjax.errors import ProtocolError
-from privjax.protocols.shares import Arith, Bit
+from privjax.protocols.shares import Arith, Bit, Word
 from privjax.protocols.tuples import Bilinear, Noise
 
 
@@ -43,8 +43,18 @@ class Protocol:
         raise NotImplementedError
 
     @staticmethod
+    def share_bits(x: Any, owner: int) -> Bit:
+        """<x> of a bit array (uint8 0 or 1) that party `owner` holds; 1 round."""
+        raise NotImplementedError
+
+    @staticmethod
     def public(value: Any) -> Arith:
         """[v] of a public ring array; local."""
+        raise NotImplementedError
+
+    @staticmethod
+    def public_bits(value: Any) -> Bit:
+        """<v> of a public bit array; local."""
         raise NotImplementedError
 
     @staticmethod
@@ -54,12 +64,39 @@ class Protocol:
 
     @staticmethod
     def open_arith(xs: Sequence[Arith]) -> list[Any]:
-        """The values of several [x]; 1 round."""
+        """A release: all parties learn the values of several [x]; 1 round."""
         raise NotImplementedError
 
     @staticmethod
     def open_bits(xs: Sequence[Bit]) -> list[Any]:
-        """The values of several bits, uint8 0 or 1; 1 round."""
+        """A release of several bits, as uint8 0 or 1; 1 round."""
+        raise NotImplementedError
+
+    # -- shares at rest: 32-bit words on a trailing axis ----------------------------------
+
+    @staticmethod
+    def pack(x: Arith | Bit) -> Any:
+        """A share as uint32[..., words]."""
+        raise NotImplementedError
+
+    @staticmethod
+    def unpack_arith(words: Any, dtype: Any) -> Arith:
+        """The share of a ring array of `dtype` from its words."""
+        raise NotImplementedError
+
+    @staticmethod
+    def unpack_bits(words: Any) -> Bit:
+        """The share of an array of bits from its words."""
+        raise NotImplementedError
+
+    @staticmethod
+    def combine_arith(words: Any, dtype: Any) -> tuple[Any, Any]:
+        """(value, whether the shares are sound) of all parties' words, parties first."""
+        raise NotImplementedError
+
+    @staticmethod
+    def combine_bits(words: Any) -> tuple[Any, Any]:
+        """(bits, whether the shares are sound) of all parties' words, parties first."""
         raise NotImplementedError
 
     # -- ring arithmetic -----------------------------------------------------------------
@@ -77,6 +114,16 @@ class Protocol:
     @staticmethod
     def mul_public(x: Arith, v: Any) -> Arith:
         """[x v] for a public ring array or a Python integer; local."""
+        raise NotImplementedError
+
+    @staticmethod
+    def additive(fun: Callable[..., Any], *xs: Arith) -> Arith:
+        """[fun(x, ...)] for a function that only adds and moves entries; local."""
+        raise NotImplementedError
+
+    @staticmethod
+    def product_public(op: Bilinear, x: Any, y: Any) -> Arith:
+        """[x * y] where one of the two is a share, the other public; local."""
         raise NotImplementedError
 
     @staticmethod
@@ -116,14 +163,31 @@ class Protocol:
         """<x AND y>; 1 round."""
         raise NotImplementedError
 
+    # -- all bits of an element -----------------------------------------------------------
+
     @staticmethod
-    def and_words(x: Any, ys: Sequence[Any], bits: int) -> list[Any]:
-        """Bitwise AND of XOR-shared words with each of several others; 1 round."""
+    def bits_at(x: Word, positions: Any) -> Bit:
+        """The bits at static `positions`, on a new last axis (none for one); local."""
         raise NotImplementedError
 
     @staticmethod
-    def prefix_or(x: Any) -> Any:
-        """Bit j: OR of the bits j and above of an XOR-shared word; log2 k rounds."""
+    def xor_words(x: Word, y: Word) -> Word:
+        """Bitwise XOR; local."""
+        raise NotImplementedError
+
+    @staticmethod
+    def xor_all(x: Word, b: Bit) -> Word:
+        """All bits of an element flipped where b is set; local."""
+        raise NotImplementedError
+
+    @staticmethod
+    def shift_right(x: Word, by: int) -> Word:
+        """Bit j + by in the place of bit j, zeros above; local."""
+        raise NotImplementedError
+
+    @staticmethod
+    def prefix_or(x: Word) -> Word:
+        """Bit j: OR of the bits j and above; log2 k rounds."""
         raise NotImplementedError
 
     # -- between the two -------------------------------------------------------------------
@@ -139,8 +203,8 @@ class Protocol:
         raise NotImplementedError
 
     @staticmethod
-    def bits_of(x: Arith) -> Any:
-        """The XOR-shared word of x's bits; 1 + log2 k rounds."""
+    def bits_of(x: Arith) -> Word:
+        """All bits of x; 1 + log2 k rounds."""
         raise NotImplementedError
 
     @staticmethod

@@ -1,28 +1,41 @@
 """Share values: one party's part of a secret, with what it may use twice.
 
+What a share is made of is its protocol's own business: a ring array, a pair of them, a
+share with its MAC. `value` is any pytree whose leaves have the shape of the secret, so
+that moving entries about (transposes, slices, concatenations) acts on all leaves alike.
+Sums are the protocol's: `Protocol.additive`.
+
 A mask that was opened for one product serves every further product of the same value,
 also of its transposes and reshapes: the opened difference is public anyway. These memos
 live on the Python object only; they never cross into a loop body or out of a trace.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import jax
 
 
-class _Masked:
-    """A share and, lazily, its mask: `masked()` gives (mask share, opened difference)."""
+class Share:
+    """One party's share of a secret array."""
 
     def __init__(self, value: Any, origin: Any = None) -> None:
         self.value = value
-        self._origin = origin  # (parent, function of its value) or None
+        self._origin = origin  # (parent, function of its leaves) or None
         self._mask: tuple[Any, Any] | None = None
         self.memo: dict[Any, Any] = {}
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.value.shape)
+        return tuple(jax.tree.leaves(self.value)[0].shape)
+
+    def moved(self, fun: Callable[[Any], Any]) -> Self:
+        """Some of the entries, in some order; the result has a mask of its own."""
+        return type(self)(jax.tree.map(fun, self.value))
+
+    def rearranged(self, fun: Callable[[Any], Any]) -> Self:
+        """A transpose, reshape or broadcast: keeps the use of one mask."""
+        return type(self)(jax.tree.map(fun, self.value), (self, fun))
 
     def masked(self, make: Callable[[Any], tuple[Any, Any]]) -> tuple[Any, Any]:
         """The mask's share and the opened masked value; `make` opens a fresh one."""
@@ -32,39 +45,35 @@ class _Masked:
             else:
                 parent, fun = self._origin
                 mask, opened = parent.masked(make)
-                self._mask = fun(mask), fun(opened)
+                self._mask = jax.tree.map(fun, mask), jax.tree.map(fun, opened)
         return self._mask
 
-
-class Arith(_Masked):
-    """One party's additive share (mod 2^k) of a ring array."""
-
-    def rearranged(self, fun: Callable[[Any], Any]) -> "Arith":
-        """A transpose, reshape or broadcast: keeps the use of one mask."""
-        return Arith(fun(self.value), (self, fun))
-
     def tree_flatten(self) -> Any:
         return (self.value,), None
 
     @classmethod
-    def tree_unflatten(cls, _: Any, children: Any) -> "Arith":
+    def tree_unflatten(cls, _: Any, children: Any) -> Self:
         return cls(children[0])
 
 
-class Bit(_Masked):
-    """One party's XOR share of an array of bits: uint8, only the lowest bit counts."""
-
-    def rearranged(self, fun: Callable[[Any], Any]) -> "Bit":
-        """A transpose, reshape or broadcast: keeps the use of one mask."""
-        return Bit(fun(self.value), (self, fun))
-
-    def tree_flatten(self) -> Any:
-        return (self.value,), None
-
-    @classmethod
-    def tree_unflatten(cls, _: Any, children: Any) -> "Bit":
-        return cls(children[0])
+@jax.tree_util.register_pytree_node_class
+class Arith(Share):
+    """One party's share (additive in most protocols, mod 2^k) of a ring array."""
 
 
-jax.tree_util.register_pytree_node(Arith, Arith.tree_flatten, Arith.tree_unflatten)
-jax.tree_util.register_pytree_node(Bit, Bit.tree_flatten, Bit.tree_unflatten)
+@jax.tree_util.register_pytree_node_class
+class Bit(Share):
+    """One party's share of an array of bits: of uint8 only the lowest bit counts."""
+
+
+@jax.tree_util.register_pytree_node_class
+class Word(Share):
+    """One party's share of the k bits of every element of a ring array.
+
+    Only the protocol looks inside: leaves may have axes for the bits.
+    """
+
+
+def moved(fun: Callable[..., Any], *shares: Any) -> Any:
+    """A function of several shares of one kind that only moves entries about."""
+    return type(shares[0])(jax.tree.map(fun, *(s.value for s in shares)))

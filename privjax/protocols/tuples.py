@@ -132,7 +132,11 @@ class ToOwner:
     """The value itself, told to its owner alone (input sharing)."""
 
     owner: int
-    operands = ("sum",)
+    domain: str = "sum"
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        return (self.domain,)
 
     @property
     def results(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from privjax.runtimes import material
 from privjax.runtimes.distributed import local_input
 from privjax.transforms.base import Transformed, decorator
 from privjax.transforms.report import Report, entry, output_names, short_type
-from privjax.transforms.shared_data import SharedArray, is_shared, pack
+from privjax.transforms.shared_data import SharedArray, is_shared, together
 from privjax.transforms.shared_program import (
     CLEAR,
     PUBLIC,
@@ -192,7 +192,7 @@ class SecretShared(Transformed):
                 )
                 self._online[program] = online
             flat = [
-                x if kind is None else pack(jnp.asarray(x))
+                x if kind is None else together(jnp.asarray(x))
                 for x, kind in zip(
                     runtime.execute(online, mine, inputs), program.outs, strict=True
                 )

@@ -1,5 +1,7 @@
 """Shared pytrees: `share`, `reveal`, and the opaque leaf they are made of."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +12,12 @@ import numpy as np
 from privjax import _compat
 from privjax._typing import Array, PyTree
 from privjax.core import markers
-from privjax.errors import InputError
-from privjax.prg import chacha20
-from privjax.prg.chacha20 import Purpose
+from privjax.errors import InputError, MacCheckError
 from privjax.protocols.fixedpoint import FixedPoint
+from privjax.protocols.interface import Protocol
 from privjax.protocols.table import protocol_for
+from privjax.runtimes.discharge import PARTY
+from privjax.runtimes.simulate import simulation
 from privjax.transforms.base import Transformed, decorator
 
 __all__ = ["SharedArray", "decorator", "reveal", "share"]
@@ -68,30 +71,13 @@ class SharedArray:
         )
 
     def words(self) -> Any:
-        """Ring elements (or bits as uint8) with a leading party axis."""
-        moved = jnp.moveaxis(self.data, -2, 0)
-        if self.kind == "boolean":
-            return moved[..., 0].astype(np.uint8)
-        return from_words(moved, self.fixed_point.dtype)
+        """uint32[parties, *shape, words]: each party's share, as its protocol packs it."""
+        return jnp.moveaxis(self.data, -2, 0)
 
 
-def from_words(words: Any, dtype: Any) -> Any:
-    """uint32 words on the trailing axis (low first) -> ring elements."""
-    if np.dtype(dtype).itemsize == 4:
-        return words[..., 0]
-    return jax.lax.bitcast_convert_type(words, dtype)
-
-
-def to_words(ring: Any) -> Any:
-    """Ring elements (or bits) -> uint32 words on a new trailing axis, low first."""
-    if ring.dtype.itemsize <= 4:
-        return ring.astype(np.uint32)[..., None]
-    return jax.lax.bitcast_convert_type(ring, np.uint32)
-
-
-def pack(shares: Any) -> Any:
-    """[parties, ...] ring elements -> the `data` of a SharedArray."""
-    return jnp.moveaxis(to_words(shares), 0, -2)
+def together(words: Any) -> Any:
+    """uint32[parties, *shape, words] -> the `data` of a SharedArray."""
+    return jnp.moveaxis(words, 0, -2)
 
 
 def is_shared(x: Any) -> bool:
@@ -141,43 +127,49 @@ def share(
     for leaf, name in zip(leaves, names, strict=True):
         if not isinstance(leaf, _compat.Tracer):
             fp.check(leaf, name)
+    leaves = [jnp.asarray(x) for x in leaves]
+    formats = [_format(x, fp, n) for x, n in zip(leaves, names, strict=True)]
     # Equal values in two formats must not be masked alike: the format is in the key.
     words = _Share().session_key(key, leaves, f"share {proto} {fp}")
     with jax.enable_x64(True):
-        out = [
-            _share_leaf(jnp.asarray(x), i, n, proto.parties, protocol, fp, words)
-            for i, (x, n) in enumerate(zip(leaves, names, strict=True))
-        ]
+        run = _sharing(proto, fp, tuple((x.shape, x.dtype) for x in leaves))
+        flat = run(words, *leaves)
+    out = [
+        SharedArray(together(w), *form, x.dtype, parties, protocol, fp)
+        for w, x, form in zip(flat, leaves, formats, strict=True)
+    ]
     return jax.tree.unflatten(tree_def, out)
 
 
-def _share_leaf(
-    x: Array, index: int, name: str, parties: int, protocol: str, fp: Any, words: Any
-) -> SharedArray:
-    dtype, scale = x.dtype, 0
+def _format(x: Array, fp: FixedPoint, name: str) -> tuple[str, int]:
+    """(kind, scale) with which an array is shared."""
     if x.dtype == bool:
-        kind, ring = "boolean", x.astype(np.uint8)
-    elif jnp.issubdtype(x.dtype, jnp.integer):
-        kind, ring = "integer", x.astype(fp.signed).astype(fp.dtype)
-    elif jnp.issubdtype(x.dtype, jnp.floating):
-        kind, scale = "fixed", fp.fractional_bits
-        ring = fp.encode(x, scale)
-    else:
-        raise InputError(f"{name}: values of dtype {x.dtype} cannot be shared.")
-    draws = [
-        chacha20.bits(words, (int(Purpose.REQUEST), index, i), ring.shape, ring.dtype)
-        for i in range(parties - 1)
-    ]
-    last = ring
-    if kind == "boolean":
-        draws = [d & np.uint8(1) for d in draws]
-        for d in draws:
-            last = last ^ d
-    else:
-        for d in draws:
-            last = last - d
-    data = pack(jnp.stack([*draws, last]))
-    return SharedArray(data, kind, scale, dtype, parties, protocol, fp)
+        return "boolean", 0
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        return "integer", 0
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return "fixed", fp.fractional_bits
+    raise InputError(f"{name}: values of dtype {x.dtype} cannot be shared.")
+
+
+@functools.lru_cache(maxsize=256)
+def _sharing(proto: Protocol, fp: FixedPoint, specs: Any) -> Callable[..., list[Any]]:
+    """The compiled sharing of arrays of these (shape, dtype), held by party 0."""
+
+    def one(x: Array) -> Any:
+        kind, scale = _format(x, fp, "tree")
+        if kind == "boolean":
+            return proto.pack(proto.share_bits(x.astype(np.uint8), 0))
+        ring = x.astype(fp.signed).astype(fp.dtype)
+        ring = ring if kind == "integer" else fp.encode(x, scale)
+        return proto.pack(proto.share_input(ring, 0))
+
+    inputs = [jax.ShapeDtypeStruct(*s) for s in specs]
+    program = jax.make_jaxpr(
+        lambda *xs: [one(x) for x in xs], axis_env=[(PARTY, proto.parties)]
+    )(*inputs)
+    n = len(inputs)
+    return jax.jit(simulation(program, proto.parties, [False] * n, [True] * n))
 
 
 def reveal(tree: PyTree) -> PyTree:
@@ -186,6 +178,10 @@ def reveal(tree: PyTree) -> PyTree:
     Outside of a transformed function every `SharedArray` becomes the clear array of its
     dtype. Inside of one, reveal states that all parties may learn the value: it becomes
     public from there on, which costs one round and shows up in the report.
+
+    Raises:
+      MacCheckError: the shares were tampered with (protocols with MACs; under a trace
+        the result is NaN, or 0 where there is none).
     """
 
     def one(x: Any) -> Any:
@@ -197,11 +193,30 @@ def reveal(tree: PyTree) -> PyTree:
 
 
 def _reconstruct(x: SharedArray) -> Any:
+    proto, fp = protocol_for(x.protocol, x.parties), x.fixed_point
     with jax.enable_x64(True):
-        shares = x.words()
         if x.kind == "boolean":
-            return jax.lax.reduce_xor(shares, (0,)).astype(x.dtype)
-        value = jnp.sum(shares, axis=0, dtype=shares.dtype)
-        if x.kind == "fixed":
-            return x.fixed_point.decode(value, x.scale, x.dtype)
-        return value.astype(x.fixed_point.signed).astype(x.dtype)
+            value, sound = proto.combine_bits(x.words())
+            value = value.astype(x.dtype)
+        else:
+            value, sound = proto.combine_arith(x.words(), fp.dtype)
+            fixed = x.kind == "fixed"
+            value = (
+                fp.decode(value, x.scale, x.dtype)
+                if fixed
+                else value.astype(fp.signed).astype(x.dtype)
+            )
+        return withheld(value, sound)
+
+
+def withheld(value: Any, sound: Any) -> Any:
+    """`value` if the shares are sound; else an error, or under a trace no value."""
+    if isinstance(sound, _compat.Tracer):
+        nothing = jnp.nan if jnp.issubdtype(value.dtype, jnp.inexact) else 0
+        return jnp.where(sound, value, jnp.asarray(nothing, value.dtype))
+    if not np.all(sound):
+        raise MacCheckError(
+            "the shares do not match their MACs: somebody changed them. Nothing was "
+            "revealed."
+        )
+    return value

@@ -21,11 +21,10 @@ from privjax.prg import chacha20
 from privjax.prg.chacha20 import Purpose
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.interface import Protocol
-from privjax.protocols.shares import Arith, Bit
 from privjax.runtimes.discharge import MARKERS, PARTY
 from privjax.runtimes.simulate import simulation
 from privjax.transforms.base import typed_key, with_inner_key
-from privjax.transforms.shared_data import SharedArray, is_shared, pack
+from privjax.transforms.shared_data import SharedArray, is_shared, together
 
 # What a flat input is: seen by all, a secret that its owner holds in clear, or shares.
 PUBLIC, CLEAR, SHARED = "public", "clear", "shared"
@@ -134,7 +133,7 @@ def _party_program(
             if mode == CLEAR:
                 x = cx.input(x, owner)
             elif mode == SHARED:
-                x = _wrap(leaf, x)
+                x = _wrap(options, leaf, x)
             values.append(x)
         results = []
         outs.clear()
@@ -148,14 +147,13 @@ def _party_program(
             else:
                 kind, scale, share = _unwrap(v)
                 outs.append((kind, scale))
-                results.append(share)
+                results.append(options.protocol.pack(share))
         return results
 
     own = [jax.ShapeDtypeStruct((8,), np.uint32)] * inner
     for x, as_traced, mode in zip(call.leaves, specs, modes, strict=True):
         if mode == SHARED:
-            dtype = np.dtype(np.uint8) if x.kind == "boolean" else fp.dtype
-            as_traced = jax.ShapeDtypeStruct(as_traced.shape, dtype)
+            as_traced = jax.ShapeDtypeStruct((*x.shape, x.data.shape[-1]), np.uint32)
         own.append(as_traced)
     closed = trace_flat(
         party, *own, axis_env=[(PARTY, options.protocol.parties)], name=call.name
@@ -185,7 +183,8 @@ def _simulated(
             inputs = [inner_words, *inputs]
         flat = run_parties(words, *inputs)
         return [
-            x if kind is None else pack(x) for x, kind in zip(flat, outs, strict=True)
+            x if kind is None else together(x)
+            for x, kind in zip(flat, outs, strict=True)
         ]
 
     return fun
@@ -203,17 +202,17 @@ def spec(x: Any) -> Any:
     return jax.ShapeDtypeStruct(aval.shape, dtype, weak_type=weak)
 
 
-def _wrap(leaf: SharedArray, share: Any) -> Any:
+def _wrap(options: Options, leaf: SharedArray, words: Any) -> Any:
+    p = options.protocol
     if leaf.kind == "boolean":
-        return Boolean(Bit(share))
-    if leaf.kind == "integer":
-        return Integer(Arith(share))
-    return Fixed.of(Arith(share), leaf.scale)
+        return Boolean(p.unpack_bits(words))
+    share = p.unpack_arith(words, options.fixed_point.dtype)
+    return Integer(share) if leaf.kind == "integer" else Fixed.of(share, leaf.scale)
 
 
 def _unwrap(value: Any) -> tuple[str, int, Any]:
     if isinstance(value, Boolean):
-        return "boolean", 0, value.bit.value & np.uint8(1)
+        return "boolean", 0, value.bit
     if isinstance(value, Integer):
-        return "integer", 0, value.share.value
-    return "fixed", value.scale, value.share.value
+        return "integer", 0, value.share
+    return "fixed", value.scale, value.share

@@ -4,20 +4,18 @@ import math
 from typing import Any
 
 import harness
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy.polynomial import polynomial
 
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.functions import bounded, roots
-from privjax.protocols.functions.bits import bits_at, one_hot, spread
+from privjax.protocols.functions.bits import one_hot
 from privjax.protocols.functions.linear import element, working_bits
 from privjax.protocols.functions.normalise import normalise
 from privjax.protocols.functions.polynomial import chebyshev, evaluate
 from privjax.protocols.functions.spline import SEGMENTS, Spline, _coefficients
 from privjax.protocols.semi2k import Semi2k
-from privjax.protocols.shares import Bit
 
 P, FP = Semi2k(2), FixedPoint()
 
@@ -87,29 +85,14 @@ def test_one_hot(digits: int) -> None:
     enabled = np.array([1, 0], np.uint64)[:, None]
 
     def program(x: Any, on: Any) -> list[Any]:
-        # The lowest bits of additive shares are XOR shares; each digit is shared alone.
-        split = [P.share_input((x >> np.uint64(i)) & 1, 0) for i in range(digits)]
-        bit = Bit(P.share_input(on, 1).value.astype(np.uint8))
-        word = jnp.stack([s.value for s in split], -1).astype(np.uint8)
-        return P.open_bits([one_hot(P, Bit(word), bit)])
+        word = P.bits_of(P.share_input(x, 0))
+        bit = P.share_bits(on.astype(np.uint8), 1)
+        return P.open_bits([one_hot(P, P.bits_at(word, np.arange(digits)), bit)])
 
     x, on = np.broadcast_arrays(numbers, enabled)
     (got,) = harness.opened(program, 2, x.copy(), on.copy())
     np.testing.assert_array_equal(got[0], np.eye(2**digits, dtype=np.uint8))
     np.testing.assert_array_equal(got[1], 0)
-
-
-def test_bits_at_and_spread() -> None:
-    word = np.array([0b1010, 0xFFFF_FFFF_0000_0000], np.uint64)
-
-    def program(x: Any) -> list[Any]:
-        shared = P.bits_of(P.share_input(x, 0))
-        top = spread(bits_at(shared, 63), np.uint64)
-        return P.open_bits([bits_at(shared, [1, 2, 63]), bits_at(top, [0, 31, 63])])
-
-    some, all_alike = harness.opened(program, 2, word)
-    np.testing.assert_array_equal(some, [[1, 0, 0], [0, 0, 1]])
-    np.testing.assert_array_equal(all_alike, [[0, 0, 0], [1, 1, 1]])
 
 
 @pytest.mark.parametrize("bits,f", [(64, 18), (32, 8)])

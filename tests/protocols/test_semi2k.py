@@ -17,7 +17,7 @@ from jax import lax
 
 from privjax.errors import ProtocolError
 from privjax.protocols.semi2k import Semi2k
-from privjax.protocols.shares import Arith, Bit
+from privjax.protocols.shares import Arith, Bit, Word
 from privjax.protocols.tuples import MUL, Bilinear
 
 PARTIES = (2, 3, 5)
@@ -93,15 +93,14 @@ def bit0(x: np.ndarray) -> np.ndarray:
     return (x & np.array(1, x.dtype)).astype(np.uint8)
 
 
-def low(x: Arith) -> Bit:
-    """The lowest bit: the lowest bits of additive shares are XOR shares of it."""
-    return Bit(x.value.astype(np.uint8))
+def low(p: Any, x: Arith) -> Bit:
+    """The lowest bit."""
+    return p.bits_at(p.bits_of(x), 0)
 
 
-def word_bits(word: Any) -> Bit:
+def all_bits(p: Any, word: Any, bits: int) -> Bit:
     """All bits of a shared word, on a trailing axis."""
-    at = np.arange(8 * word.dtype.itemsize, dtype=word.dtype)
-    return Bit((word[..., None] >> at).astype(np.uint8))
+    return p.bits_at(word, np.arange(bits))
 
 
 def np_bits(word: np.ndarray) -> np.ndarray:
@@ -125,18 +124,23 @@ def reused(p: Any, x: Arith, y: Arith) -> Arith:
 
 def bit_reused(p: Any, x: Arith) -> Arith:
     """One bit in three conversions, one of them of a copy of it along a new axis."""
-    b = low(x)
+    b = low(p, x)
     wide = b.rearranged(lambda v: jnp.broadcast_to(v, (2, *v.shape)))
     once = p.bit_times(b, x)
     twice = p.to_arith(wide, x.value.dtype).rearranged(lambda v: v[1])
     return p.add(p.add(once, twice), p.bit_times(b, once))
 
 
-def and_two(p: Any, x: Arith, y: Arith) -> Bit:
-    """x AND y, x AND (x XOR y) with one mask for x."""
+def both_flipped(p: Any, x: Arith, y: Arith) -> Bit:
+    """The words of x and y, XORed, shifted and flipped where y is negative."""
     a, b = p.bits_of(x), p.bits_of(y)
-    both, only = p.and_words(a, [b, a ^ b], 8 * a.dtype.itemsize)
-    return word_bits(jnp.stack([both, only]))
+    word = p.xor_all(p.shift_right(p.xor_words(a, b), 3), p.msb(y))
+    return all_bits(p, word, 8 * x.value.dtype.itemsize)
+
+
+def np_both_flipped(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    word = (x ^ y) >> np.array(3, x.dtype)
+    return np_bits(np.where(signed(y) < 0, ~word, word))
 
 
 CASES: dict[str, Case] = {
@@ -173,25 +177,29 @@ CASES: dict[str, Case] = {
         lambda bits: [draw(bits, 5, 3, 3), draw(bits, 6, 3, 3)],
     ),
     "square": Case(lambda p, x: p.square(x), lambda x: x * x, one),
-    "xor": Case(lambda p, x, y: p.xor(low(x), low(y)), lambda x, y: bit0(x ^ y), two),
+    "xor": Case(
+        lambda p, x, y: p.xor(low(p, x), low(p, y)), lambda x, y: bit0(x ^ y), two
+    ),
     "xor_public": Case(
-        lambda p, x: p.xor_public(low(x), np.uint8(1)), lambda x: 1 ^ bit0(x), one
+        lambda p, x: p.xor_public(low(p, x), np.uint8(1)), lambda x: 1 ^ bit0(x), one
     ),
     "and_public": Case(
-        lambda p, x: p.and_public(low(x), np.uint8(1)), lambda x: bit0(x), one
+        lambda p, x: p.and_public(low(p, x), np.uint8(1)), lambda x: bit0(x), one
     ),
-    "and_": Case(lambda p, x, y: p.and_(low(x), low(y)), lambda x, y: bit0(x & y), two),
+    "and_": Case(
+        lambda p, x, y: p.and_(low(p, x), low(p, y)), lambda x, y: bit0(x & y), two
+    ),
     "and_ of outer product": Case(
         lambda p, x, y: p.and_(
-            low(x).rearranged(lambda v: v[:, None]),
-            low(y).rearranged(lambda v: v[None, :]),
+            low(p, x).rearranged(lambda v: v[:, None]),
+            low(p, y).rearranged(lambda v: v[None, :]),
         ),
         lambda x, y: bit0(x[:, None] & y[None, :]),
         lambda bits: [draw(bits, 7, 3), draw(bits, 8, 4)],
     ),
-    "and_words": Case(and_two, lambda x, y: np_bits(np.stack([x & y, x & ~y])), two),
+    "words": Case(both_flipped, np_both_flipped, two),
     "prefix_or": Case(
-        lambda p, x: word_bits(p.prefix_or(p.bits_of(x))),
+        lambda p, x: all_bits(p, p.prefix_or(p.bits_of(x)), 8 * x.value.dtype.itemsize),
         lambda x: np_bits(np_prefix_or(x)),
         lambda bits: [np.concatenate([edges(bits), np.zeros(1, f"uint{bits}")])],
     ),
@@ -199,14 +207,16 @@ CASES: dict[str, Case] = {
     "is_zero": Case(
         lambda p, x: p.is_zero(x), lambda x: (x == 0).astype(np.uint8), one
     ),
-    "bits_of": Case(lambda p, x: word_bits(p.bits_of(x)), np_bits, one),
+    "bits_of": Case(
+        lambda p, x: all_bits(p, p.bits_of(x), 8 * x.value.dtype.itemsize), np_bits, one
+    ),
     "to_arith": Case(
-        lambda p, x: p.to_arith(low(x), x.value.dtype),
+        lambda p, x: p.to_arith(low(p, x), x.value.dtype),
         lambda x: x & np.array(1, x.dtype),
         one,
     ),
     "bit_times": Case(
-        lambda p, x, y: p.bit_times(low(x), y), lambda x, y: bit0(x) * y, two
+        lambda p, x, y: p.bit_times(low(p, x), y), lambda x, y: bit0(x) * y, two
     ),
     "bit reuse": Case(
         bit_reused, lambda x: bit0(x) * (x + x + np.array(1, x.dtype)), one
@@ -290,8 +300,8 @@ ROUNDS: dict[str, tuple[Callable[..., Any], int]] = {
     "truncate": (lambda p, x: p.truncate(x, 9), 1),
     "msb": (lambda p, x: p.msb(x), 7),
     "is_zero": (lambda p, x: p.is_zero(x), 7),
-    "bits_of": (lambda p, x: Bit(p.bits_of(x)), 7),
-    "prefix_or": (lambda p, x: Bit(p.prefix_or(x.value)), 6),
+    "bits_of": (lambda p, x: p.bits_of(x), 7),
+    "prefix_or": (lambda p, x: p.prefix_or(Word(x.value)), 6),
     "to_arith": (lambda p, x: p.to_arith(Bit(x.value.astype(np.uint8)), "uint64"), 1),
     "bit_times": (lambda p, x: p.bit_times(Bit(x.value.astype(np.uint8)), x), 1),
     "square twice": (lambda p, x: p.add(p.square(x), p.product(MUL, x, x)), 1),
@@ -335,7 +345,7 @@ def looped(p: Any) -> Callable[..., Any]:
             both = lax.cond(
                 at % 2 == 0,
                 lambda v: p.square(Arith(v)).value,
-                lambda v: p.bits_of(Arith(v)) & v.dtype.type(0) | v,
+                lambda v: p.bits_of(Arith(v)).value & v.dtype.type(0) | v,
                 relu.value,
             )
             return (acc, at + 1), both

@@ -198,15 +198,14 @@ def _is_zero(y: Any, resolution: float) -> bool:
 def reduce_sum(cx: Any, x: Any, *, axes: Any, out_sharding: Any) -> Any:
     """Local."""
     x = cx.integer(x) if isinstance(x, Boolean) else x
-    share_sum = lambda v: jnp.sum(v, axes, dtype=v.dtype)  # noqa: E731
-    return linear(cx, x, lambda s: type(s)(share_sum(s.value)))
+    total = lambda v: jnp.sum(v, axes, dtype=v.dtype)  # noqa: E731
+    return linear(cx, x, lambda s: cx.p.additive(total, s))
 
 
 def cumsum(cx: Any, x: Any, *, axis: int, reverse: bool) -> Any:
     """Local."""
-    return linear(
-        cx, x, lambda s: type(s)(lax.cumsum(s.value, axis=axis, reverse=reverse))
-    )
+    total = lambda v: lax.cumsum(v, axis=axis, reverse=reverse)  # noqa: E731
+    return linear(cx, x, lambda s: cx.p.additive(total, s))
 
 
 RULES: dict[str, Rule] = {

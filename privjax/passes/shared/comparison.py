@@ -8,6 +8,7 @@ import numpy as np
 from privjax.core.interpret import Rule
 from privjax.passes.shared.arithmetic import operands
 from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
+from privjax.protocols.shares import moved
 
 
 def _difference(cx: Any, x: Any, y: Any) -> Any:
@@ -148,26 +149,22 @@ def _secret_first(cx: Any, cases: Any) -> Any:
 
 def _select_public(cx: Any, which: Any, cases: Any) -> Any:
     dtype = cx.eqn.outvars[0].aval.dtype
+    pick = lambda *v: _pick(which, v)  # noqa: E731
     if dtype == np.bool_:
         values = [cx.boolean(c) for c in cases]
-        return Boolean(_map2(lambda *v: _pick(which, v), [v.bit for v in values]))
+        return Boolean(moved(pick, *(v.bit for v in values)))
     if jnp.issubdtype(dtype, jnp.floating):
         scale = max([cx.f] + [c.scale for c in cases if isinstance(c, Fixed)])
         shares = [cx.scaled(cx.fixed(c, scale), scale) for c in cases]
-        return Fixed.of(_map2(lambda *v: _pick(which, v), shares), scale)
+        return Fixed.of(moved(pick, *shares), scale)
     shares = [cx.integer(c).share for c in cases]
-    return Integer(_map2(lambda *v: _pick(which, v), shares))
+    return Integer(moved(pick, *shares))
 
 
 def _pick(which: Any, values: Any) -> Any:
     if len(values) == 2:
         return jnp.where(jnp.asarray(which).astype(bool), values[1], values[0])
     return jnp.choose(which, values, mode="clip")
-
-
-def _map2(fun: Any, shares: Any) -> Any:
-    """A structural function of several shares, component by component."""
-    return type(shares[0])(fun(*(s.value for s in shares)))
 
 
 RULES: dict[str, Rule] = {

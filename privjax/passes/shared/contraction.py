@@ -19,12 +19,11 @@ def _bilinear(cx: Any, op: Bilinear, x: Any, y: Any) -> Any:
         a, b = factors(cx, cx.fixed(x), cx.fixed(y))
         return Fixed.of(cx.p.product(op, a.share, b.share), a.scale + b.scale)
     secret = cx.factor(cx.fixed(x if isinstance(x, SECRET) else y))
-    share = secret.share
-    if isinstance(x, SECRET):
-        out = type(share)(op(share.value, cx.encode(y, cx.f)))
-    else:
-        out = type(share)(op(cx.encode(x, cx.f), share.value))
-    return Fixed.of(out, secret.scale + cx.f)
+    public = cx.encode(y if isinstance(x, SECRET) else x, cx.f)
+    operands = (
+        (secret.share, public) if isinstance(x, SECRET) else (public, secret.share)
+    )
+    return Fixed.of(cx.p.product_public(op, *operands), secret.scale + cx.f)
 
 
 def dot_general(

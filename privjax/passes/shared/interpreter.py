@@ -21,7 +21,6 @@ from privjax.passes.shared import (
 from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.interface import Protocol
-from privjax.protocols.shares import Bit
 
 # Primitives that hand values to the host or to code that nobody can look into.
 HOST = frozenset(
@@ -83,8 +82,7 @@ class Shared(Interpreter):
         """A secret of the kind of a clear array that `owner` holds."""
         clear = jnp.asarray(clear)
         if clear.dtype == bool:
-            share = self.p.share_input(clear.astype(self.fp.dtype), owner)
-            return Boolean(Bit(share.value.astype(np.uint8) & np.uint8(1)))
+            return Boolean(self.p.share_bits(clear.astype(np.uint8), owner))
         if jnp.issubdtype(clear.dtype, jnp.integer):
             return Integer(self.p.share_input(self.encode_integer(clear), owner))
         if not jnp.issubdtype(clear.dtype, jnp.floating):
@@ -121,9 +119,7 @@ class Shared(Interpreter):
     def boolean(self, value: Any) -> Boolean:
         if isinstance(value, Boolean):
             return value
-        from_public = jnp.asarray(value).astype(np.uint8)
-        zero = Bit(jnp.zeros(from_public.shape, np.uint8))
-        return Boolean(self.p.xor_public(zero, from_public))
+        return Boolean(self.p.public_bits(jnp.asarray(value).astype(np.uint8)))
 
     # -- scales ------------------------------------------------------------------------
 

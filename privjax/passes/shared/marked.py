@@ -69,7 +69,7 @@ def noise(cx: Any, key: Any, *xs: Any, mechanism: Any, lanes: int) -> list[Any]:
     ends = np.cumsum(sizes)
     out = []
     for x, start, end in zip(reals, [0, *ends[:-1]], ends, strict=True):
-        part = type(drawn)(drawn.value[start:end].reshape(x.shape))
+        part = drawn.moved(lambda v, a=start, b=end, x=x: v[a:b].reshape(x.shape))
         share = _on_grid(cx, x, digits)
         out.append(Fixed.of(cx.p.add(share, part), scale))
     return out

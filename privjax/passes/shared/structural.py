@@ -14,8 +14,10 @@ from jax import lax
 
 from privjax.core.interpret import Rule
 from privjax.errors import UnsupportedError
+from privjax.passes.shared.arithmetic import linear
 from privjax.passes.shared.comparison import ne
 from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
+from privjax.protocols.shares import moved
 
 MOVES = (
     "broadcast_in_dim",
@@ -60,27 +62,31 @@ def pick(cx: Any, x: Any, **_: Any) -> Any:
 def picked(x: Any, fun: Callable[[Any], Any]) -> Any:
     """A structural function of one secret, at every scale at which it is known."""
     if isinstance(x, Fixed):
-        at: dict[int, Any] = {s: (lambda s=s: _on(x.get(s), fun)) for s in x.at}
-        value = _on(x.share, fun)
+        at: dict[int, Any] = {s: (lambda s=s: x.get(s).moved(fun)) for s in x.at}
+        value = x.share.moved(fun)
         return Fixed(value.shape, x.scale, at | {x.scale: value})
     if isinstance(x, Integer):
-        return Integer(_on(x.share, fun))
-    return Boolean(_on(x.bit, fun))
+        return Integer(x.share.moved(fun))
+    return Boolean(x.bit.moved(fun))
 
 
-def _on(share: Any, fun: Callable[[Any], Any]) -> Any:
-    return type(share)(fun(share.value))
+def joined(
+    cx: Any,
+    values: Any,
+    fun: Callable[..., Any],
+    apply: Callable[..., Any] = moved,
+) -> Any:
+    """A function of several values, all brought to one kind and scale.
 
-
-def joined(cx: Any, values: Any, fun: Callable[..., Any]) -> Any:
-    """A structural function of several values, all brought to one kind and scale."""
+    It only moves entries about; with `apply=cx.p.additive` it may add them, too.
+    """
     if any(isinstance(v, Fixed) for v in values):
         reals = [v for v in values if isinstance(v, Fixed)]
         scale = max(cx.f, *(v.scale for v in reals))
 
         def at(scale: int) -> Any:
             shares = [cx.scaled(cx.fixed(v, scale), scale) for v in values]
-            return type(shares[0])(fun(*(s.value for s in shares)))
+            return apply(fun, *shares)
 
         # Scales at which all of them are known stay known.
         common = set.intersection(*(set(v.at) for v in reals)) - {scale}
@@ -89,9 +95,9 @@ def joined(cx: Any, values: Any, fun: Callable[..., Any]) -> Any:
         return Fixed(share.shape, scale, {scale: share, **more})
     if any(isinstance(v, Integer) for v in values):
         shares = [cx.integer(v).share for v in values]
-        return Integer(type(shares[0])(fun(*(s.value for s in shares))))
+        return Integer(apply(fun, *shares))
     bits = [cx.boolean(v).bit for v in values]
-    return Boolean(type(bits[0])(fun(*(b.value for b in bits))))
+    return Boolean(moved(fun, *bits))
 
 
 def concatenate(cx: Any, *values: Any, dimension: int) -> Any:
@@ -207,6 +213,7 @@ def _scatter(how: Callable[..., Any]) -> Callable[..., Any]:
                 unique_indices=unique_indices,
                 mode=mode,
             ),
+            cx.p.additive,
         )
 
     return rule
@@ -243,9 +250,9 @@ def reduce_window_sum(
 ) -> Any:
     """Sums over windows. Local."""
     x = cx.integer(x) if isinstance(x, Boolean) else x
-    return picked(
-        x,
-        lambda v: lax.reduce_window(
+
+    def windows(v: Any) -> Any:
+        return lax.reduce_window(
             v,
             np.zeros((), v.dtype),
             lax.add,
@@ -254,8 +261,9 @@ def reduce_window_sum(
             padding,
             base_dilation,
             window_dilation,
-        ),
-    )
+        )
+
+    return linear(cx, x, lambda s: cx.p.additive(windows, s))
 
 
 RULES: dict[str, Rule] = {

@@ -1,40 +1,21 @@
-"""Between shared words, single bits and one-hot vectors."""
+"""Single bits and one-hot vectors."""
 
 from collections.abc import Sequence
-from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.functions.linear import element
 from privjax.protocols.interface import Protocol
-from privjax.protocols.shares import Arith, Bit
-
-
-def bits_at(word: Any, positions: Any) -> Bit:
-    """The bits of a word at `positions`, along a new last axis (no axis for one)."""
-    at = np.asarray(positions, word.dtype)
-    if at.ndim:
-        word = lax.expand_dims(word, (word.ndim,))
-    return Bit((word >> at).astype(np.uint8))
-
-
-def spread(bit: Bit, dtype: Any) -> Any:
-    """The word that is all ones where the bit is set; local."""
-    low = (bit.value & np.uint8(1)).astype(dtype)
-    return jnp.zeros_like(low) - low
+from privjax.protocols.shares import Arith, Bit, moved
 
 
 def joined(bits: Sequence[Bit]) -> Bit:
     """Bits behind each other along the last axis; bits without that axis get one."""
-    ndim = max(b.value.ndim for b in bits)
-    wide = [
-        b.value if b.value.ndim == ndim else lax.expand_dims(b.value, (ndim - 1,))
-        for b in bits
-    ]
-    return Bit(lax.concatenate(wide, ndim - 1))
+    ndim = max(len(b.shape) for b in bits)
+    wide = [b if len(b.shape) == ndim else _with_axis(b, ndim - 1) for b in bits]
+    return moved(lambda *v: lax.concatenate(v, ndim - 1), *wide)
 
 
 def one_hot(p: Protocol, digits: Bit, enabled: Bit) -> Bit:
@@ -50,8 +31,11 @@ def one_hot(p: Protocol, digits: Bit, enabled: Bit) -> Bit:
     m = digits.shape[-1]
     both = joined([p.xor_public(digits, np.uint8(1)), digits])
     # [not b, b] of each digit, highest first; then outer products of neighbours.
-    groups = [Bit(both.value[..., np.array([i, m + i])]) for i in reversed(range(m))]
-    groups.append(Bit(lax.expand_dims(enabled.value, (enabled.value.ndim,))))
+    groups = [
+        both.moved(lambda v, i=i: v[..., np.array([i, m + i])])
+        for i in reversed(range(m))
+    ]
+    groups.append(_with_axis(enabled, len(enabled.shape)))
     while len(groups) > 1:
         pairs = zip(groups[0::2], groups[1::2], strict=False)
         merged = [_outer(p, high, low) for high, low in pairs]
@@ -59,14 +43,15 @@ def one_hot(p: Protocol, digits: Bit, enabled: Bit) -> Bit:
     return groups[0]
 
 
+def _with_axis(bit: Bit, axis: int) -> Bit:
+    return bit.moved(lambda v: lax.expand_dims(v, (axis,)))
+
+
 def _outer(p: Protocol, high: Bit, low: Bit) -> Bit:
-    n = high.value.ndim
-    both = p.and_(
-        Bit(lax.expand_dims(high.value, (n,))),
-        Bit(lax.expand_dims(low.value, (n - 1,))),
-    )
-    shape = (*high.shape[:-1], high.shape[-1] * low.shape[-1])
-    return Bit(both.value.reshape(shape))
+    n = len(high.shape)
+    a, b = high.shape[-1], low.shape[-1]
+    both = p.and_(_with_axis(high, n), _with_axis(low, n - 1))
+    return both.moved(lambda v: v.reshape(*high.shape[:-1], a * b))
 
 
 def negated_if(p: Protocol, fp: FixedPoint, sign: Bit, x: Arith) -> Arith:

@@ -10,13 +10,12 @@ import math
 import numpy as np
 
 from privjax.protocols.fixedpoint import FixedPoint
-from privjax.protocols.functions.bits import bits_at, joined
+from privjax.protocols.functions.bits import joined
 from privjax.protocols.functions.linear import (
     add_real,
     concatenate,
     element,
     integer_bits,
-    linear,
     rescale,
     stack,
     subtract,
@@ -71,7 +70,7 @@ def _power_of_two(
 
     t = add_real(p, fp, t, f, scale)
     count = (f + integer_bits(fp) - 1).bit_length()
-    digits = bits_at(p.bits_of(t), scale + np.arange(count))
+    digits = p.bits_at(p.bits_of(t), scale + np.arange(count))
     bits = p.to_arith(joined([digits, below]), fp.dtype)
     digit = _entries(bits, 0, count)
 
@@ -82,9 +81,9 @@ def _power_of_two(
             factors[j, j] = element(fp, 1, 1 << j) - np.array(1, fp.dtype)
     factors[count, count], factors[count + 1, count] = element(fp, [-1, 1])
     constants = np.append(np.ones(count, fp.dtype), np.zeros(1, fp.dtype))
-    shift = _product(p, p.add_public(weighted(bits, factors), constants))
+    shift = _product(p, p.add_public(weighted(p, bits, factors), constants))
 
-    whole = weighted(digit, element(fp, np.ldexp(1.0, np.arange(count)), scale))
+    whole = weighted(p, digit, element(fp, np.ldexp(1.0, np.arange(count)), scale))
     fraction = add_real(p, fp, subtract(p, fp, t, whole), -0.5, scale)
     width = min(scale, working_bits(fp))
     fraction = rescale(p, fp, fraction, scale, width)
@@ -92,7 +91,9 @@ def _power_of_two(
 
     top = np.zeros(count + 2)
     top[count + 1] = -fp.max_value * (1 - 2.0**-12)
-    over = add_real(p, fp, weighted(bits, element(fp, top, 2 * f)), -top.min(), 2 * f)
+    over = add_real(
+        p, fp, weighted(p, bits, element(fp, top, 2 * f)), -top.min(), 2 * f
+    )
     return p.add(p.product(MUL, power, shift), over), 2 * f
 
 
@@ -102,8 +103,8 @@ def _product(p: Protocol, x: Arith) -> Arith:
         half = n // 2
         pairs = p.product(MUL, _entries(x, 0, half), _entries(x, half, 2 * half))
         x = concatenate([pairs, _entries(x, 2 * half, n)])
-    return linear(x, lambda v: v[..., 0])
+    return x.moved(lambda v: v[..., 0])
 
 
 def _entries(x: Arith, start: int, stop: int) -> Arith:
-    return linear(x, lambda v: v[..., start:stop])
+    return x.moved(lambda v: v[..., start:stop])

@@ -1,16 +1,15 @@
 """What costs nothing: public constants, sums with public weights, changes of scale."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.interface import Protocol
-from privjax.protocols.shares import Arith
+from privjax.protocols.shares import Arith, moved
+from privjax.protocols.tuples import Bilinear
 
 
 def element(fp: FixedPoint, values: Any, scale: int = 0) -> Any:
@@ -23,27 +22,21 @@ def element(fp: FixedPoint, values: Any, scale: int = 0) -> Any:
     return np.array(ring, fp.dtype).reshape(rounded.shape)
 
 
-def linear(x: Arith, fun: Callable[[Any], Any]) -> Arith:
-    """A linear map of ring arrays on a share. The result has a mask of its own."""
-    return Arith(jax.tree.map(fun, x.value))
-
-
 def stack(xs: Sequence[Arith]) -> Arith:
     """Shares of one shape along a new last axis."""
-    return Arith(jax.tree.map(lambda *v: jnp.stack(v, -1), *(x.value for x in xs)))
+    return moved(lambda *v: jnp.stack(v, -1), *xs)
 
 
 def concatenate(xs: Sequence[Arith]) -> Arith:
     """Shares behind each other along the last axis."""
-    return Arith(
-        jax.tree.map(lambda *v: jnp.concatenate(v, -1), *(x.value for x in xs))
-    )
+    return moved(lambda *v: jnp.concatenate(v, -1), *xs)
 
 
-def weighted(x: Arith, weights: Any) -> Arith:
+def weighted(p: Protocol, x: Arith, weights: Any) -> Arith:
     """Sums over the last axis with public weights (several of them: a matrix)."""
     contract = (((len(x.shape) - 1,), (0,)), ((), ()))
-    return linear(x, lambda v: lax.dot_general(v, weights, contract))
+    op = Bilinear("dot_general", (("dimension_numbers", contract),))
+    return p.product_public(op, x, weights)
 
 
 def subtract(p: Protocol, fp: FixedPoint, x: Arith, y: Arith) -> Arith:

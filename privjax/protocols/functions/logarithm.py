@@ -28,5 +28,7 @@ def log(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
     c = chebyshev(np.log, 1.0, 2.0, 7)
     mantissa = evaluate(p, fp, parts.mantissa, working_bits(fp), c, out)
     otherwise = log_of_zero(fp) - c[0]
-    exponent = parts.table(element(fp, parts.exponents * math.log(2) - otherwise, out))
+    exponent = parts.table(
+        p, element(fp, parts.exponents * math.log(2) - otherwise, out)
+    )
     return add_real(p, fp, p.add(mantissa, exponent), otherwise, out), out

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from privjax.protocols.fixedpoint import FixedPoint
-from privjax.protocols.functions.bits import bits_at, negated_if, spread
+from privjax.protocols.functions.bits import negated_if
 from privjax.protocols.functions.linear import (
     element,
     integer_bits,
@@ -40,9 +40,9 @@ class Normalised:
     exponents: Any
     mantissa: Arith
 
-    def table(self, values: Any) -> Arith:
+    def table(self, p: Protocol, values: Any) -> Arith:
         """A public function of e, given by its (ring) values; 0 for x = 0; local."""
-        return weighted(self.leading, values)
+        return weighted(p, self.leading, values)
 
 
 def normalise(
@@ -62,8 +62,8 @@ def normalise(
     k, positions = fp.ring_bits, min(fp.ring_bits - 2, scale + integer_bits(fp))
     if signed:
         word = p.bits_of(p.mul_public(x, element(fp, 2)))
-        sign = bits_at(word, k - 1)
-        word = word ^ spread(sign, word.dtype)
+        sign = p.bits_at(word, k - 1)
+        word = p.xor_all(word, sign)
         x = negated_if(p, fp, sign, x)
         at = np.arange(positions + 1)
         exponents = at - 1 - scale
@@ -72,12 +72,14 @@ def normalise(
         at = np.arange(positions)
         exponents = at - scale
     filled = p.prefix_or(word)
-    leading = filled ^ (filled >> np.array(1, filled.dtype))
-    one_hot = p.to_arith(bits_at(leading, at), fp.dtype)
+    leading = p.xor_words(filled, p.shift_right(filled, 1))
+    one_hot = p.to_arith(p.bits_at(leading, at), fp.dtype)
     aligned = p.product(
-        MUL, x, weighted(one_hot, element(fp, np.ldexp(1.0, k - 3 - scale - exponents)))
+        MUL,
+        x,
+        weighted(p, one_hot, element(fp, np.ldexp(1.0, k - 3 - scale - exponents))),
     )
     # Less 3/2 where there is a leading bit at all: in range also when m = 2 exactly.
-    centre = weighted(one_hot, element(fp, np.full(at.shape, -1.5), k - 3))
+    centre = weighted(p, one_hot, element(fp, np.full(at.shape, -1.5), k - 3))
     mantissa = p.truncate(p.add(aligned, centre), k - 3 - working_bits(fp))
     return Normalised(sign, one_hot, exponents, mantissa)

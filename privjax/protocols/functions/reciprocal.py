@@ -10,7 +10,6 @@ from privjax.protocols.functions.bits import negated_if
 from privjax.protocols.functions.linear import (
     element,
     integer_bits,
-    linear,
     rescale,
     saturated,
     stack,
@@ -43,7 +42,7 @@ def reciprocal(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith
     f = fp.fractional_bits
     parts = normalise(p, fp, x, scale, signed=True)
     assert parts.sign is not None
-    weight = parts.table(saturated(fp, np.ldexp(1.0, -parts.exponents), f))
+    weight = parts.table(p, saturated(fp, np.ldexp(1.0, -parts.exponents), f))
     weight = negated_if(p, fp, parts.sign, weight)
     return p.product(MUL, weight, _inverse_mantissa(p, fp, parts)), 2 * f
 
@@ -83,7 +82,7 @@ def divide(
         for c in cuts
     ]
     # One product along a new last axis, summed there.
-    quotient = p.product(MUL, stack(limbs), parts.table(np.stack(weights, -1)))
-    quotient = linear(quotient, lambda v: jnp.sum(v, -1, dtype=v.dtype))
+    quotient = p.product(MUL, stack(limbs), parts.table(p, np.stack(weights, -1)))
+    quotient = p.additive(lambda v: jnp.sum(v, -1, dtype=v.dtype), quotient)
     quotient = p.truncate(quotient, step)
     return p.product(MUL, quotient, _inverse_mantissa(p, fp, parts)), 2 * f

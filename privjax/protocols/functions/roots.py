@@ -42,7 +42,7 @@ def _power(
 ) -> tuple[Arith, int]:
     f = fp.fractional_bits
     parts = normalise(p, fp, x, scale, signed=False)
-    weight = parts.table(saturated(fp, np.exp2(exponent * parts.exponents), f))
+    weight = parts.table(p, saturated(fp, np.exp2(exponent * parts.exponents), f))
     c = chebyshev(fun, 1.0, 2.0, degree)
     root = evaluate(p, fp, parts.mantissa, working_bits(fp), c, f)
     return p.product(MUL, root, weight), 2 * f

@@ -15,11 +15,10 @@ import numpy as np
 
 from privjax.errors import RangeError
 from privjax.protocols.fixedpoint import FixedPoint
-from privjax.protocols.functions.bits import bits_at, joined, one_hot
+from privjax.protocols.functions.bits import joined, one_hot
 from privjax.protocols.functions.linear import (
     add_real,
     element,
-    linear,
     rescale,
     subtract,
     weighted,
@@ -88,27 +87,29 @@ def evaluate(
     y = p.mul_public(x, element(fp, spline.factor))
     y = add_real(p, fp, y, SEGMENTS // 2, s)
     word = p.bits_of(y)
-    low = bits_at(word, fp.ring_bits - 1)
+    low = p.bits_at(word, fp.ring_bits - 1)
     below = p.msb(add_real(p, fp, y, -SEGMENTS, s))
-    digits = bits_at(word, s + np.arange(_DIGITS))
+    digits = p.bits_at(word, s + np.arange(_DIGITS))
     segment = one_hot(p, digits, p.xor(low, below))
     bits = p.to_arith(joined([segment, low, below]), fp.dtype)
 
     c = _coefficients(spline)
     outside = [[spline.left], [-spline.right]]
-    constant = weighted(bits, element(fp, np.concatenate([c[:, :1], outside]), 2 * f))
-    constant = linear(constant, lambda v: v[..., 0])
+    constant = weighted(
+        p, bits, element(fp, np.concatenate([c[:, :1], outside]), 2 * f)
+    )
+    constant = constant.moved(lambda v: v[..., 0])
     constant = add_real(p, fp, constant, spline.right, 2 * f)
-    inside = linear(bits, lambda v: v[..., :SEGMENTS])
-    middle = weighted(inside, element(fp, np.arange(SEGMENTS) + 0.5, s))
+    inside = bits.moved(lambda v: v[..., :SEGMENTS])
+    middle = weighted(p, inside, element(fp, np.arange(SEGMENTS) + 0.5, s))
     v = subtract(p, fp, y, middle)
-    slopes = weighted(inside, element(fp, c[:, [1, 3]], rest))
-    bends = weighted(inside, element(fp, c[:, 2], 2 * f))
+    slopes = weighted(p, inside, element(fp, c[:, [1, 3]], rest))
+    bends = weighted(p, inside, element(fp, c[:, 2], 2 * f))
 
     wide = v.rearranged(lambda a: jnp.broadcast_to(a[..., None], (*a.shape, 2)))
     products = p.product(MUL, wide, slopes)
-    linear_term = linear(products, lambda a: a[..., 0])
-    bracket = p.add(bends, linear(products, lambda a: a[..., 1]))
+    linear_term = products.moved(lambda a: a[..., 0])
+    bracket = p.add(bends, products.moved(lambda a: a[..., 1]))
     square = p.truncate(p.square(v), s)
     curved = p.product(MUL, square, p.truncate(bracket, s))
     return p.add(constant, p.add(linear_term, curved)), 2 * f

@@ -1,5 +1,6 @@
 """Additions, products and truncation on additive shares. [x] is one party's share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -27,6 +28,16 @@ def mul_public(x: Arith, v: Any) -> Arith:
     if isinstance(v, int):  # negative ones too
         v = np.array(v % (1 << (8 * dtype.itemsize)), dtype)
     return Arith(x.value * jnp.asarray(v, dtype))
+
+
+def additive(fun: Callable[..., Any], *xs: Arith) -> Arith:
+    """Local."""
+    return Arith(fun(*(x.value for x in xs)))
+
+
+def product_public(op: Bilinear, x: Any, y: Any) -> Arith:
+    """Local: a contraction or convolution with a public ring array."""
+    return Arith(op(*(v.value if isinstance(v, Arith) else v for v in (x, y))))
 
 
 def product(op: Bilinear, x: Arith, y: Arith) -> Arith:

@@ -5,10 +5,11 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from privjax.core import markers
 from privjax.protocols.semi2k.io import first_party
-from privjax.protocols.shares import Bit
+from privjax.protocols.shares import Bit, Word
 from privjax.protocols.tuples import And
 
 
@@ -105,16 +106,40 @@ def less_than_prefix(c: Any, r: Any) -> Any:
     return generate
 
 
-def prefix_or(x: Any) -> Any:
+def bits_at(x: Word, positions: Any) -> Bit:
+    """Local."""
+    at, word = np.asarray(positions, x.value.dtype), x.value
+    if at.ndim:
+        word = lax.expand_dims(word, (word.ndim,))
+    return Bit((word >> at).astype(np.uint8))
+
+
+def xor_words(x: Word, y: Word) -> Word:
+    """Local."""
+    return Word(x.value ^ y.value)
+
+
+def xor_all(x: Word, b: Bit) -> Word:
+    """Local: XOR with the word that is all ones where the bit is set."""
+    low = (b.value & np.uint8(1)).astype(x.value.dtype)
+    return Word(x.value ^ (jnp.zeros_like(low) - low))
+
+
+def shift_right(x: Word, by: int) -> Word:
+    """Local."""
+    return Word(x.value >> np.array(by, x.value.dtype))
+
+
+def prefix_or(x: Word) -> Word:
     """Bit j of the result is the OR of bits j and above; log2(k) rounds."""
-    k = x.dtype.itemsize * 8
+    word, k = x.value, x.value.dtype.itemsize * 8
     step = 1
     while step < k:
-        shifted = x >> np.array(step, x.dtype)
-        (both,) = and_words(x, [shifted], k)
-        x = x ^ shifted ^ both
+        shifted = word >> np.array(step, word.dtype)
+        (both,) = and_words(word, [shifted], k)
+        word = word ^ shifted ^ both
         step *= 2
-    return x
+    return Word(word)
 
 
 def _halves(word: Any, width: int) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ from privjax.core import markers
 from privjax.protocols.semi2k import boolean
 from privjax.protocols.semi2k.arithmetic import fresh_mask
 from privjax.protocols.semi2k.io import first_party
-from privjax.protocols.shares import Arith, Bit
+from privjax.protocols.shares import Arith, Bit, Word
 from privjax.protocols.tuples import BitsOf, BitTimes, BitToSum, tree_order
 
 
@@ -28,11 +28,11 @@ def msb(x: Arith) -> Bit:
     return Bit(top ^ borrow)
 
 
-def bits_of(x: Arith) -> Any:
+def bits_of(x: Arith) -> Word:
     """The words <x>: all bits of x as XOR shares; 1 + log2(k) rounds."""
     c, r = _open_masked(x, tree=False)
     borrow = boolean.less_than_prefix(c, r)
-    return r ^ first_party(c) ^ (borrow << np.array(1, c.dtype))
+    return Word(r ^ first_party(c) ^ (borrow << np.array(1, c.dtype)))
 
 
 def is_zero(x: Arith) -> Bit:

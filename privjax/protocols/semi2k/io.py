@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from privjax.core import markers
+from privjax.protocols.ring import from_words, to_words
 from privjax.protocols.shares import Arith, Bit
 from privjax.protocols.tuples import Noise, ToOwner
 
@@ -35,9 +37,23 @@ def share_input(x: Any, owner: int) -> Arith:
     return Arith(r + first_party(delta))
 
 
+def share_bits(x: Any, owner: int) -> Bit:
+    """`share_input` for bits: r is a bit, and x XOR r is sent."""
+    r = markers.uniform(x.shape, np.uint8, "xor")
+    (clear,) = markers.dealt([r], ToOwner(owner, "xor"))
+    low = (x ^ clear) & np.uint8(1)
+    (delta,) = markers.open_values([low], (f"from:{owner}",), (1,))
+    return Bit(r ^ first_party(delta))
+
+
 def public(value: Any) -> Arith:
     """A public ring array as a share."""
     return Arith(first_party(value))
+
+
+def public_bits(value: Any) -> Bit:
+    """A public bit array as a share."""
+    return Bit(first_party(value))
 
 
 def noise(draw: Noise) -> Arith:
@@ -61,3 +77,29 @@ def open_bits(xs: Sequence[Bit]) -> list[Any]:
     """All parties learn the bits (uint8 0 or 1); one round."""
     low = [x.value & jnp.uint8(1) for x in xs]
     return markers.open_values(low, ("xor",) * len(xs), (1,) * len(xs))
+
+
+# -- shares at rest: ring elements as words, low first; bits as one word ------------------
+
+
+def pack(x: Arith | Bit) -> Any:
+    if isinstance(x, Bit):
+        return (x.value & np.uint8(1)).astype(np.uint32)[..., None]
+    return to_words(x.value)
+
+
+def unpack_arith(words: Any, dtype: Any) -> Arith:
+    return Arith(from_words(words))
+
+
+def unpack_bits(words: Any) -> Bit:
+    return Bit(words[..., 0].astype(np.uint8))
+
+
+def combine_arith(words: Any, dtype: Any) -> tuple[Any, Any]:
+    shares = from_words(words)
+    return jnp.sum(shares, axis=0, dtype=shares.dtype), np.True_
+
+
+def combine_bits(words: Any) -> tuple[Any, Any]:
+    return lax.reduce_xor(words[..., 0].astype(np.uint8), (0,)), np.True_
