@@ -30,25 +30,27 @@ def scan(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
 
     def body(carry: Any, x: Any) -> Any:
         index, inputs, x = x
-        child = cx.inside(cx.enter(0, index, inputs))
+        child, carry = _child(cx, cx.enter(0, index, inputs), carry)
         out = run(child, jaxpr, [*_renew(consts), *carry, *x])
-        return out[:n_carry], (out[n_carry:], child.gathered())
+        return (child.thread(), out[:n_carry]), (out[n_carry:], child.gathered())
 
+    thread = cx.thread()
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
-    init = _stable(cx, init, lambda c: jax.eval_shape(body, c, first)[0])
+    init = _stable(cx, init, lambda c: jax.eval_shape(body, (thread, c), first)[0][1])
 
     def stable_body(carry: Any, x: Any) -> Any:
-        out, y = body(carry, x)
-        return _coerce_all(cx, out, carry), y
+        (after, out), y = body(carry, x)
+        return (after, _coerce_all(cx, out, carry[1])), y
 
-    carry, (ys, gathered) = lax.scan(
+    (thread, carry), (ys, gathered) = lax.scan(
         stable_body,
-        init,
+        (thread, init),
         xs,
         length=length,
         reverse=params["reverse"],
         unroll=params["unroll"],
     )
+    cx.resume(thread)
     cx.deliver(0, gathered)
     return [*carry, *ys]
 
@@ -60,25 +62,30 @@ def while_loop(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
     cond_consts, body_consts = arrays[:nc], arrays[nc : nc + nb]
 
     def test(carry: Any) -> Any:
-        index, state = carry
+        index, (_, state) = carry
         child = cx.inside(cx.enter(0, index))
         out = run(child, params["cond_jaxpr"], [*_renew(cond_consts), *state])
         return cx.predicate(out[0])
 
     def body(carry: Any) -> Any:
         index, state = carry
-        child = cx.inside(cx.enter(1, index))
+        child, state = _child(cx, cx.enter(1, index), state)
         out = run(child, params["body_jaxpr"], [*_renew(body_consts), *state])
-        return None if index is None else index + jnp.uint32(1), out
+        after = None if index is None else index + jnp.uint32(1)
+        return after, (child.thread(), out)
 
-    zero = jnp.uint32(0) if cx.needs_index else None
-    init = _stable(cx, arrays[nc + nb :], lambda c: jax.eval_shape(body, (zero, c))[1])
+    zero, thread = jnp.uint32(0) if cx.needs_index else None, cx.thread()
+    init = _stable(
+        cx, arrays[nc + nb :], lambda c: jax.eval_shape(body, (zero, (thread, c)))[1][1]
+    )
 
     def stable_body(carry: Any) -> Any:
-        index, out = body(carry)
-        return index, _coerce_all(cx, out, carry[1])
+        index, (after, out) = body(carry)
+        return index, (after, _coerce_all(cx, out, carry[1][1]))
 
-    return lax.while_loop(test, stable_body, (zero, init))[1]
+    _, (thread, out) = lax.while_loop(test, stable_body, (zero, (thread, init)))
+    cx.resume(thread)
+    return out
 
 
 def cond(cx: Interpreter, index: Any, *operands: Any, **params: Any) -> list[Any]:
@@ -87,63 +94,63 @@ def cond(cx: Interpreter, index: Any, *operands: Any, **params: Any) -> list[Any
     index = cx.predicate(index)
 
     def branch(part: int) -> Callable[..., Any]:
-        def body(*ops: Any) -> Any:
+        def body(thread: Any, *ops: Any) -> Any:
             own = None if inputs is None else inputs[part]
-            child = cx.inside(cx.enter(part, inputs=own))
-            return run(child, params["branches"][part], _renew(ops))
+            child, ops = _child(cx, cx.enter(part, inputs=own), (thread, ops))
+            out = run(child, params["branches"][part], _renew(ops))
+            return child.thread(), out
 
         return body
 
-    bodies = [branch(part) for part in range(len(params["branches"]))]
+    bodies, thread = [branch(i) for i in range(len(params["branches"]))], cx.thread()
     if not cx.tagged:
-        return lax.switch(index, bodies, *arrays)
-    results = [jax.eval_shape(body, *arrays) for body in bodies]
+        thread, out = lax.switch(index, bodies, thread, *arrays)
+        cx.resume(thread)
+        return out
+    results = [jax.eval_shape(body, thread, *arrays)[1] for body in bodies]
     common = results[0]
     for other in results[1:]:
         common = [_join(cx, a, b) for a, b in zip(common, other, strict=True)]
 
     def coerced(body: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *ops: _coerce_all(cx, body(*ops), common)
+        def wrapped(*ops: Any) -> Any:
+            after, out = body(*ops)
+            return after, _coerce_all(cx, out, common)
 
-    return lax.switch(index, [coerced(b) for b in bodies], *arrays)
+        return wrapped
+
+    thread, out = lax.switch(index, [coerced(b) for b in bodies], thread, *arrays)
+    cx.resume(thread)
+    return out
 
 
 def inline(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
     """A call whose body is interpreted in place (custom derivative rules are over)."""
     body = params.get("call_jaxpr", params.get("jaxpr", params.get("call")))
-    child = cx.inside(cx.enter(0, inputs=cx.sub_inputs()))
+    child, values = _child(
+        cx, cx.enter(0, inputs=cx.sub_inputs()), (cx.thread(), values)
+    )
     out = run(child, body, values)
+    cx.resume(child.thread())
     cx.deliver(0, child.gathered())
     return out
 
 
 def jit(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
     """`jit`: the body stays a function of its own."""
-
-    def body(state: Any, *vals: Any) -> Any:
-        child = cx.inside(state)
-        return run(child, params["jaxpr"], vals), child.gathered()
-
+    body = _called(cx, params["jaxpr"])
     body.__name__ = params["name"]
-    state = cx.enter(0, inputs=cx.sub_inputs())
-    out, gathered = jax.jit(body)(state, *_arrays(cx, values))
-    cx.deliver(0, gathered)
-    return out
+    return _call(cx, jax.jit(body), values)
 
 
 def remat(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
     """`checkpoint`: recomputation is kept."""
-
-    def body(state: Any, *vals: Any) -> Any:
-        child = cx.inside(state)
-        return run(child, params["jaxpr"], vals), child.gathered()
-
     wrapped = jax.checkpoint(
-        body, prevent_cse=params["prevent_cse"], policy=params["policy"]
+        _called(cx, params["jaxpr"]),
+        prevent_cse=params["prevent_cse"],
+        policy=params["policy"],
     )
-    out, gathered = wrapped(cx.enter(0, inputs=cx.sub_inputs()), *_arrays(cx, values))
-    cx.deliver(0, gathered)
-    return out
+    return _call(cx, wrapped, values)
 
 
 def shard_map(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
@@ -183,6 +190,33 @@ RULES: dict[str, Rule] = {
     "core_call": inline,
     "shard_map": shard_map,
 }
+
+
+def _child(cx: Interpreter, state: Any, threaded: Any) -> tuple[Interpreter, Any]:
+    """The interpreter of a sub-jaxpr on `cx`'s thread, and the values beside it."""
+    thread, values = threaded
+    child = cx.inside(state)
+    child.resume(thread)
+    return child, values
+
+
+def _called(cx: Interpreter, jaxpr: Any) -> Callable[..., Any]:
+    """A sub-jaxpr as a function of its own."""
+
+    def body(state: Any, thread: Any, *vals: Any) -> Any:
+        child, vals = _child(cx, state, (thread, vals))
+        out = run(child, jaxpr, vals)
+        return out, child.thread(), child.gathered()
+
+    return body
+
+
+def _call(cx: Interpreter, body: Callable[..., Any], values: Sequence[Any]) -> Any:
+    state = cx.enter(0, inputs=cx.sub_inputs())
+    out, thread, gathered = body(state, cx.thread(), *_arrays(cx, values))
+    cx.resume(thread)
+    cx.deliver(0, gathered)
+    return out
 
 
 def _arrays(cx: Interpreter, values: Sequence[Any]) -> list[Any]:

@@ -108,6 +108,14 @@ class Interpreter:
     def deliver(self, part: int, gathered: Any) -> None:
         """Takes what a sub-jaxpr handed out (stacked over the steps of a scan)."""
 
+    def thread(self) -> Any:
+        """A pytree that passes through the program in order: into a sub-jaxpr and out
+        of it, from one iteration to the next."""
+        return None
+
+    def resume(self, thread: Any) -> None:
+        """Take up the thread where another interpreter left it."""
+
     # -- the loop ----------------------------------------------------------------------
 
     def body(self, closed: Any, values: Sequence[Any]) -> list[Any]:

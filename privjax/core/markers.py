@@ -7,6 +7,7 @@ marker         meaning                                               inserted by
 `noise`        a mechanism applied to a value of stated sensitivity  dp pass, `release`
 `uniform`      each party's share of fresh uniform randomness        protocols
 `dealt`        shares of a function of `uniform` values              protocols
+`pairwise`     fresh values in common with each neighbour            protocols
 `open`         parties exchange shares and learn the value           protocols
 `reveal`       the user's statement that a value may be seen         the user
 `owned`        the user's statement of who owns a value              the user
@@ -14,9 +15,9 @@ marker         meaning                                               inserted by
 =============  ====================================================  ==================
 
 `uniform` and `dealt` together are the request for correlated randomness: a Beaver triple
-is two `uniform` and one `dealt` of their product. `uniform`, `dealt` and `open` have no
-meaning of their own and must be discharged; the others have a plain default, so that a
-program that carries them still runs, and an outer pass may give them another meaning.
+is two `uniform` and one `dealt` of their product. These two, `pairwise` and `open` have
+no meaning of their own and must be discharged; the others have a plain default, so that
+a program that carries them still runs, and an outer pass may give them another meaning.
 """
 
 from collections.abc import Callable, Sequence
@@ -209,7 +210,7 @@ def noise(key_words: Any, xs: Sequence[Any], mechanism: Any) -> list[Any]:
     return list(noise_p.bind(key_words, *xs, mechanism=mechanism, lanes=0))
 
 
-# -- correlated randomness and opening: what a protocol asks of its runtime -------------
+# -- correlated randomness and opening: what a protocol asks of its runtime ------------
 
 
 def _uniform_shape(*, shape: Any, dtype: Any, domain: str) -> Any:
@@ -246,20 +247,89 @@ def dealt(xs: Sequence[Any], fun: Any) -> list[Any]:
     return list(dealt_p.bind(*xs, fun=fun))
 
 
-def _open_shape(*xs: Any, domains: Any, bits: Any) -> list[Any]:
-    return list(xs)
+def _pairwise_shape(*, shape: Any, dtype: Any) -> list[Any]:
+    return [jax.ShapeDtypeStruct(shape, dtype)] * 2
+
+
+pairwise_p = marker("pairwise", _pairwise_shape, None, multiple_results=True)
+
+
+def pairwise(shape: Sequence[int], dtype: Any) -> tuple[Any, Any]:
+    """Fresh uniform values that this party has in common with its neighbours.
+
+    The first is known to this party and the one before it, the second to this party and
+    the next: it is the next party's first. With three parties nobody knows the third.
+    """
+    mine, theirs = pairwise_p.bind(shape=tuple(shape), dtype=jnp.dtype(dtype))
+    return mine, theirs
+
+
+def links(domain: str, parties: int) -> list[tuple[int, int]]:
+    """Who sends to whom, as (sender, receiver), when one operand of `open` is opened."""
+    kind, _, rest = domain.partition(":")
+    if kind == "send":
+        pairs = [pair.split(">") for pair in rest.split(",")]
+        return [(int(a), int(b)) for a, b in pairs]
+    if rest == "pairs":
+        return [(i, (i + 1) % parties) for i in range(parties)]
+    senders = [int(rest)] if kind == "from" else range(parties)
+    return [(a, b) for a in senders for b in range(parties) if a != b]
+
+
+def _open_shape(*xs: Any, domains: Any, **_: Any) -> list[Any]:
+    out = []
+    for x, domain in zip(xs, domains, strict=False):
+        everybody = int(domain[5:]) if domain.startswith("each:") else 0
+        shape = (everybody, *x.shape) if everybody else x.shape
+        if domain.endswith(":pairs"):
+            shape = x.shape[1:]
+        out.append(jax.ShapeDtypeStruct(shape, x.dtype))
+    return out
 
 
 open_p = marker("open", _open_shape, None, multiple_results=True)
 
 
-def open_values(xs: Sequence[Any], domains: Sequence[str], bits: Sequence[int]) -> Any:
+def open_values(
+    xs: Sequence[Any],
+    domains: Sequence[str],
+    bits: Sequence[int],
+    checks: Sequence[tuple[Any, ...]] | None = None,
+    release: bool = False,
+) -> list[Any]:
     """All parties exchange their shares `xs` and learn the values: one round.
 
-    `bits` says how many bits of each word mean anything (what a wire would carry).
+    Args:
+      domains: how shares make a value: "sum", "sum128" (two planes in front), "xor",
+        "from:P" (party P's array), "each:N" (all N parties' arrays, on a new first axis),
+        "sum:pairs" and "xor:pairs" (three parties; an operand holds this party's share
+        and the next one's on its first axis, so that only one of them is sent),
+        "send:0>1,1>0" (for each pair the right one learns what the left one holds; the
+        others get zeros).
+      bits: how many bits of each word mean anything (what a wire would carry).
+      checks: for each value a tuple of arrays, empty where nothing authenticates it; the
+        pass that makes a program verify its openings reads them.
+      release: whether the values leave the protocol (masks hide everything else).
     """
-    return list(open_p.bind(*xs, domains=tuple(domains), bits=tuple(bits)))
+    checks = [()] * len(xs) if checks is None else checks
+    more = [v for check in checks for v in check]
+    params: dict[str, Any] = {
+        "domains": tuple(domains),
+        "bits": tuple(bits),
+        "checked": tuple(map(len, checks)),
+        "release": release,
+    }
+    return list(open_p.bind(*xs, *more, **params))
 
 
-for _p in (noise_p, uniform_p, dealt_p, open_p):
+def open_operands(
+    values: Sequence[Any], checked: Sequence[int]
+) -> tuple[list[Any], list[Any]]:
+    """The operands of an `open` as (shares, checks) in the form of `open_values`."""
+    rest = iter(values[len(checked) :])
+    checks = [tuple(next(rest) for _ in range(n)) for n in checked]
+    return list(values[: len(checked)]), checks
+
+
+for _p in (noise_p, uniform_p, dealt_p, pairwise_p, open_p):
     ad.primitive_jvps[_p] = _refuse_gradient

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from privjax import _compat
+from privjax.core import markers
 from privjax.core.interpret import sub_jaxprs
 
 
@@ -64,7 +65,7 @@ def _equation(eqn: Any, parties: int) -> Cost:
     name = eqn.primitive.name
     if name == "open":
         return Cost(rounds=1, sent_bits=_sent(eqn, parties))
-    if name == "uniform":
+    if name in ("uniform", "pairwise"):
         return Cost(random_bytes=_bytes(eqn.outvars))
     if name == "dealt":
         return Cost(
@@ -85,12 +86,13 @@ def _equation(eqn: Any, parties: int) -> Cost:
 
 def _sent(eqn: Any, parties: int) -> int:
     bits = 0
+    domains = eqn.params["domains"]
     for v, width, domain in zip(
-        eqn.invars, eqn.params["bits"], eqn.params["domains"], strict=True
+        eqn.invars[: len(domains)], eqn.params["bits"], domains, strict=True
     ):
         # Packed as a wire would carry it: `width` bits of each word mean anything.
-        senders = 1 if domain.startswith("from:") else parties
-        bits += v.aval.size * width * senders * (parties - 1)
+        size = v.aval.size // (2 if domain.endswith(":pairs") else 1)
+        bits += size * width * len(markers.links(domain, parties))
     return bits
 
 

@@ -32,8 +32,10 @@ class _Schedule(Interpreter):
             (opens if eqn.primitive.name == "open" else local)[d].append(eqn)
         outer = self.eqn
         for d in rounds:
-            if opens[d]:
-                _merge(opens[d], env, read)
+            for release in (False, True):
+                alike = [e for e in opens[d] if e.params["release"] == release]
+                if alike:
+                    _merge(alike, release, env, read)
             for eqn in local[d]:
                 self.eqn = eqn
                 with _compat.source_of(eqn):
@@ -43,15 +45,23 @@ class _Schedule(Interpreter):
         return [read(v) for v in jaxpr.outvars]
 
 
-def _merge(eqns: Sequence[Any], env: dict[Any, Any], read: Any) -> None:
-    shares, domains, bits, outs = [], [], [], []
+def _merge(
+    eqns: Sequence[Any], release: bool, env: dict[Any, Any], read: Any
+) -> None:
+    shares: list[Any] = []
+    checks: list[Any] = []
+    domains, bits, outs = [], [], []
     for eqn in eqns:
-        shares += [read(v) for v in eqn.invars]
+        some, pairs = markers.open_operands(
+            [read(v) for v in eqn.invars], eqn.params["checked"]
+        )
+        shares += some
+        checks += pairs
         domains += eqn.params["domains"]
         bits += eqn.params["bits"]
         outs += eqn.outvars
     with _compat.source_of(eqns[0]):
-        opened = markers.open_values(shares, domains, bits)
+        opened = markers.open_values(shares, domains, bits, checks, release)
     env.update(zip(outs, opened, strict=True))
 
 

@@ -57,6 +57,7 @@ class Purpose(IntEnum):
     PAIR = 12
     SELFMASK = 13
     SEED = 14
+    CHECK = 15
 
 
 def _rotate(x: Array, by: int) -> Array:

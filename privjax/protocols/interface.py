@@ -23,6 +23,7 @@ class Protocol:
     name: ClassVar[str]
     min_parties: ClassVar[int]
     max_parties: ClassVar[int | None]
+    active: ClassVar[bool] = False  # whether openings carry MACs that must be checked
 
     def __post_init__(self) -> None:
         low, high = self.min_parties, self.max_parties
@@ -35,7 +36,11 @@ class Protocol:
                 f"parties={self.parties}: {self.name} is for at most {high} parties."
             )
 
-    # -- input and output ----------------------------------------------------------------
+    def begin(self, ring_bits: int) -> "Protocol":
+        """The protocol for one party program over Z_2^ring_bits, as it is traced."""
+        return self
+
+    # -- input and output --------------------------------------------------------------
 
     @staticmethod
     def share_input(x: Any, owner: int) -> Arith:
@@ -72,7 +77,7 @@ class Protocol:
         """A release of several bits, as uint8 0 or 1; 1 round."""
         raise NotImplementedError
 
-    # -- shares at rest: 32-bit words on a trailing axis ----------------------------------
+    # -- shares at rest: 32-bit words on a trailing axis -------------------------------
 
     @staticmethod
     def pack(x: Arith | Bit) -> Any:
@@ -99,7 +104,7 @@ class Protocol:
         """(bits, whether the shares are sound) of all parties' words, parties first."""
         raise NotImplementedError
 
-    # -- ring arithmetic -----------------------------------------------------------------
+    # -- ring arithmetic ---------------------------------------------------------------
 
     @staticmethod
     def add(x: Arith, y: Arith) -> Arith:
@@ -141,7 +146,7 @@ class Protocol:
         """[x / 2^bits], rounded up or down at random, |x| < 2^(k-2); 1 round."""
         raise NotImplementedError
 
-    # -- bits ----------------------------------------------------------------------------
+    # -- bits --------------------------------------------------------------------------
 
     @staticmethod
     def xor(x: Bit, y: Bit) -> Bit:
@@ -163,7 +168,7 @@ class Protocol:
         """<x AND y>; 1 round."""
         raise NotImplementedError
 
-    # -- all bits of an element -----------------------------------------------------------
+    # -- all bits of an element --------------------------------------------------------
 
     @staticmethod
     def bits_at(x: Word, positions: Any) -> Bit:
@@ -190,7 +195,7 @@ class Protocol:
         """Bit j: OR of the bits j and above; log2 k rounds."""
         raise NotImplementedError
 
-    # -- between the two -------------------------------------------------------------------
+    # -- between the two ---------------------------------------------------------------
 
     @staticmethod
     def msb(x: Arith) -> Bit:

@@ -2,9 +2,14 @@
 
 from privjax.errors import ProtocolError
 from privjax.protocols.interface import Protocol
+from privjax.protocols.reference import Reference
+from privjax.protocols.replicated3 import Replicated3
 from privjax.protocols.semi2k import Semi2k
+from privjax.protocols.spdz2k import Spdz2k
 
-PROTOCOLS: dict[str, type[Protocol]] = {"semi2k": Semi2k}
+PROTOCOLS: dict[str, type[Protocol]] = {
+    p.name: p for p in (Semi2k, Spdz2k, Replicated3, Reference)
+}
 
 
 def protocol_for(name: str, parties: int) -> Protocol:

@@ -15,7 +15,9 @@ only the last party needs corrections (and an input's owner its mask in clear).
 
 import functools
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -24,15 +26,18 @@ import numpy as np
 from jax import lax
 
 from privjax import _compat
-from privjax.core import control
+from privjax.core import control, markers
 from privjax.core.interpret import Interpreter, mentions
 from privjax.errors import PreprocessingError, UnsupportedError
 from privjax.prg import chacha20
 from privjax.prg.chacha20 import Purpose
+from privjax.protocols import wide
+from privjax.protocols.party import PARTY
+from privjax.protocols.wide import Wide
+from privjax.runtimes import neighbours
 
-PARTY = "party"
 REQUESTS = frozenset({"uniform", "dealt"})
-MARKERS = REQUESTS | {"open"}
+MARKERS = REQUESTS | {"open", "pairwise"}
 # Requests up to this many words come from the scope's pool, under a nonce of its own.
 _SMALL = 1 << 16
 _POOL = 0xFFFFFFFF
@@ -54,23 +59,37 @@ class _Discharge(Interpreter):
     def body(self, closed: Any, values: Sequence[Any]) -> list[Any]:
         # One keystream serves all small requests of a scope: a generator call costs as
         # much to compile as fifty of the operations around it.
+        if self.key.ndim == 1 and mentions(closed, neighbours.PAIRWISE):
+            self.key = self.with_neighbours(self.key)
         sizes, self.places = _places(_compat.open_jaxpr(closed)[0])
         self.pools = self._draw_pools(sizes)
         return super().body(closed, values)
 
     def _draw_pools(self, sizes: dict[Any, int]) -> dict[Any, Any]:
-        words = {kind: _words((n,), kind[0]) for kind, n in sizes.items()}
+        own = {kind: n for kind, n in sizes.items() if kind[1] != "pair"}
+        pools = self._pools(neighbours.own(self.key), own)
+        if len(own) < len(sizes) and self.key.ndim > 1:
+            pair = {kind: n for kind, n in sizes.items() if kind[1] == "pair"}
+            first, second = self.both(lambda key: self._pools(key, pair))
+            pools |= {kind: (first[kind], second[kind]) for kind in pair}
+        return pools
+
+    def _pools(self, key: Any, sizes: dict[Any, int]) -> dict[Any, Any]:
+        words = {
+            kind: _words(_pool_shape(kind, n), kind[0]) for kind, n in sizes.items()
+        }
         if not words:
             return {}
         nonce = (int(Purpose.REQUEST), _POOL, 0)
         stream, at, pools = (
-            chacha20.keystream(self.key, nonce, sum(words.values())),
+            chacha20.keystream(key, nonce, sum(words.values())),
             0,
             {},
         )
         for kind, n in words.items():
             part = lax.slice(stream, (at,), (at + n,))
-            pools[kind] = chacha20.from_words(part, (sizes[kind],), kind[0])
+            shape = _pool_shape(kind, sizes[kind])
+            pools[kind] = chacha20.from_words(part, shape, kind[0])
             at += n
         return pools
 
@@ -79,7 +98,7 @@ class _Discharge(Interpreter):
         # The part goes above the purpose, which has less than 8 bits: no two sub-jaxprs
         # of any equation share a nonce, however many branches there are.
         what = int(Purpose.LOOP) + (part << 8)
-        return chacha20.derive(self.key, (what, self.index, at)), inputs
+        return neighbours.derive(self.key, (what, self.index, at)), inputs
 
     def draw(
         self, shape: Sequence[int], dtype: Any, domain: str, result: int = 0
@@ -88,8 +107,35 @@ class _Discharge(Interpreter):
         place = self.places.get((self.index, result))
         if place is None:
             nonce = (int(Purpose.REQUEST), self.index, result)
-            return chacha20.bits(self.key, nonce, tuple(shape), dtype)
+            return chacha20.bits(neighbours.own(self.key), nonce, tuple(shape), dtype)
         return _from_pool(self.pools[np.dtype(dtype), domain], place, shape)
+
+    def pairwise(self, shape: Sequence[int], dtype: Any) -> Sequence[Any]:
+        """The current request's streams in common with each neighbour."""
+        place = self.places.get((self.index, 0))
+        if place is None:
+            nonce = (int(Purpose.REQUEST), self.index, 0)
+            return self.both(lambda key: chacha20.bits(key, nonce, tuple(shape), dtype))
+        pools = self.pools[np.dtype(dtype), "pair"]
+        return [_from_pool(pool, place, shape) for pool in pools]
+
+    def with_neighbours(self, key: Any) -> Any:
+        """The keys of a program that asks for `pairwise` values; see `neighbours`."""
+        return key
+
+    def both(self, fun: Callable[[Any], Any]) -> tuple[Any, Any]:
+        """`fun` of the keys in common with the party before this one and the next."""
+        raise PreprocessingError(
+            "the dealer has no part in keys that parties agree on."
+        )
+
+    def exchanged(self, share: Any, domain: str) -> Any:
+        """What this party learns when its share is opened."""
+        if domain.startswith("send:"):
+            return neighbours.looked_up(share, markers.links(domain, self.parties))
+        if domain.endswith(":pairs"):
+            return total(share[0], domain.removesuffix(":pairs"))
+        return total(share, domain)
 
 
 class _Dealer(_Discharge):
@@ -135,7 +181,7 @@ class _Dealer(_Discharge):
             else:
                 draw = self.draw(value.shape, value.dtype, domain, i)
                 drawn = self.total_draw(draw, domain, i)
-                sent.append(value - drawn if domain == "sum" else value ^ drawn)
+                sent.append(_COMBINED[domain].missing(value, drawn))
             out.append(self.receive(sent[-1], domain, i))
         return sent, out
 
@@ -155,15 +201,21 @@ def _receive(cx: _Discharge, sent: Any, domain: str, result: int) -> Any:
     if domain.startswith("to:"):
         return mine
     draw = cx.draw(sent.shape, sent.dtype, domain, result)
-    return draw + mine if domain == "sum" else draw ^ mine
+    return _COMBINED[domain].add(draw, mine)
 
 
 def _words(shape: Sequence[int], dtype: Any) -> int:
     return -(-math.prod(shape) * np.dtype(dtype).itemsize // 4)
 
 
+def _pool_shape(kind: Any, n: int) -> tuple[int, ...]:
+    """Elements of two planes lie in two rows."""
+    return (2, n) if kind[1] == "sum128" else (n,)
+
+
 def _from_pool(pool: Any, place: int, shape: Sequence[int]) -> Any:
-    return lax.slice(pool, (place,), (place + math.prod(shape),)).reshape(shape)
+    size = math.prod(shape) // math.prod(pool.shape[:-1])
+    return lax.slice_in_dim(pool, place, place + size, axis=-1).reshape(shape)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -172,26 +224,57 @@ def _places(jaxpr: Any) -> tuple[dict[Any, int], dict[Any, int]]:
     sizes: dict[Any, int] = {}
     places: dict[Any, int] = {}
     for index, eqn in enumerate(jaxpr.eqns):
-        if eqn.primitive.name not in REQUESTS:
+        if eqn.primitive.name not in REQUESTS | neighbours.PAIRWISE:
             continue
         fun = eqn.params.get("fun")
-        domains = fun.results if fun is not None else (eqn.params["domain"],)
-        for result, (v, domain) in enumerate(zip(eqn.outvars, domains, strict=True)):
+        domains = fun.results if fun else (eqn.params.get("domain", "pair"),)
+        for result, (v, domain) in enumerate(zip(eqn.outvars, domains, strict=False)):
             small = _words(v.aval.shape, v.aval.dtype) <= _SMALL
             if small and not domain.startswith("to:"):
                 kind = np.dtype(v.aval.dtype), domain
                 places[index, result] = sizes.get(kind, 0)
-                sizes[kind] = places[index, result] + v.aval.size
+                planes = 2 if domain == "sum128" else 1
+                sizes[kind] = places[index, result] + v.aval.size // planes
     return sizes, places
+
+
+def _sum_wide(shares: Any) -> Any:
+    return wide.stack(wide.sum(Wide(shares[:, 0], shares[:, 1]), 0))
+
+
+def _add_wide(a: Any, b: Any) -> Any:
+    return wide.stack(wide.unstack(a) + wide.unstack(b))
+
+
+def _subtract_wide(a: Any, b: Any) -> Any:
+    return wide.stack(wide.unstack(a) - wide.unstack(b))
+
+
+@dataclass(frozen=True)
+class _Combined:
+    """How shares of a domain make a value: `all` of [parties, ...], and two by two."""
+
+    all: Callable[[Any], Any]
+    add: Callable[[Any, Any], Any]
+    missing: Callable[[Any, Any], Any]
+
+
+_COMBINED = {
+    "sum": _Combined(
+        lambda v: jnp.sum(v, axis=0, dtype=v.dtype), operator.add, operator.sub
+    ),
+    "xor": _Combined(lambda v: lax.reduce_xor(v, (0,)), operator.xor, operator.xor),
+    "sum128": _Combined(_sum_wide, _add_wide, _subtract_wide),
+}
 
 
 def total(share: Any, domain: str) -> Any:
     """The value behind the parties' shares (an exchange of all shares)."""
     shares = lax.all_gather(share, PARTY)
-    if domain == "sum":
-        return jnp.sum(shares, axis=0, dtype=shares.dtype)
-    if domain == "xor":
-        return lax.reduce_xor(shares, (0,))
+    if domain in _COMBINED:
+        return _COMBINED[domain].all(shares)
+    if domain.startswith("each:"):
+        return shares
     return shares[int(domain.removeprefix("from:"))]
 
 
@@ -203,6 +286,14 @@ class Simulate(_Dealer):
 
     def dealt(self, shares: Sequence[Any], fun: Any) -> list[Any]:
         return self.deal(shares, fun)[1]
+
+    def with_neighbours(self, key: Any) -> Any:
+        return jnp.stack([key, neighbours.agreed(key)])
+
+    def both(self, fun: Callable[[Any], Any]) -> tuple[Any, Any]:
+        mine = fun(self.key[1])  # drawn once, though two parties expand it
+        back = neighbours.backward(self.parties)
+        return mine, jax.tree.map(lambda x: neighbours.looked_up(x, back), mine)
 
 
 class Online(_Discharge):
@@ -225,6 +316,24 @@ class Online(_Discharge):
         sent = self.material[str(self.index)]
         pairs = zip(sent, fun.results, strict=True)
         return [_receive(self, x, domain, i) for i, (x, domain) in enumerate(pairs)]
+
+    def with_neighbours(self, key: Any) -> Any:
+        mine = neighbours.agreed(key)  # told to the party before this one, once
+        theirs = neighbours.passed(mine, neighbours.backward(self.parties))
+        return jnp.stack([key, mine, theirs])
+
+    def both(self, fun: Callable[[Any], Any]) -> tuple[Any, Any]:
+        return fun(self.key[1]), fun(self.key[2])
+
+    def exchanged(self, share: Any, domain: str) -> Any:
+        if domain.startswith("send:"):
+            return neighbours.passed(share, markers.links(domain, self.parties))
+        if domain.endswith(":pairs"):
+            first, second = share
+            links = markers.links(domain, self.parties)
+            add = _COMBINED[domain.removesuffix(":pairs")].add
+            return add(add(first, second), neighbours.passed(first, links))
+        return total(share, domain)
 
 
 @jax.tree_util.register_pytree_node_class
@@ -280,12 +389,20 @@ def _uniform(cx: Any, *, shape: Any, dtype: Any, domain: str) -> Any:
     return cx.uniform(shape, dtype, domain)
 
 
-def _open(cx: Any, *shares: Any, domains: Any, bits: Any) -> list[Any]:
-    return [total(s, d) for s, d in zip(shares, domains, strict=True)]
+def _open(cx: Any, *values: Any, domains: Any, **_: Any) -> list[Any]:
+    return [cx.exchanged(s, d) for s, d in zip(values, domains, strict=False)]
 
 
-def _offline_open(cx: Any, *shares: Any, domains: Any, bits: Any) -> list[Any]:
-    return [Unknown() for _ in shares]
+def _offline_open(cx: Any, *values: Any, domains: Any, **_: Any) -> list[Any]:
+    return [Unknown() for _ in domains]
+
+
+def _pairwise(cx: Any, *, shape: Any, dtype: Any) -> Sequence[Any]:
+    return cx.pairwise(shape, dtype)
+
+
+def _offline_pairwise(cx: Any, *, shape: Any, dtype: Any) -> list[Any]:
+    return [Unknown(), Unknown()]
 
 
 def _offline_while(cx: Any, *values: Any, **params: Any) -> list[Any]:
@@ -318,10 +435,16 @@ def _dealt(cx: Any, *shares: Any, fun: Any) -> list[Any]:
     return cx.dealt(shares, fun)
 
 
-_SHARED_RULES = control.RULES | {"uniform": _uniform, "dealt": _dealt, "open": _open}
+_SHARED_RULES = control.RULES | {
+    "uniform": _uniform,
+    "dealt": _dealt,
+    "pairwise": _pairwise,
+    "open": _open,
+}
 Simulate.rules = Online.rules = _SHARED_RULES
 Offline.rules = _SHARED_RULES | {
     "open": _offline_open,
+    "pairwise": _offline_pairwise,
     "while": _offline_while,
     "cond": _offline_cond,
 }

@@ -22,7 +22,12 @@ from privjax.runtimes import material
 from privjax.runtimes.distributed import local_input
 from privjax.transforms.base import Transformed, decorator
 from privjax.transforms.report import Report, entry, output_names, short_type
-from privjax.transforms.shared_data import SharedArray, is_shared, together
+from privjax.transforms.shared_data import (
+    SharedArray,
+    is_shared,
+    together,
+    withheld,
+)
 from privjax.transforms.shared_program import (
     CLEAR,
     PUBLIC,
@@ -83,7 +88,14 @@ class SecretShared(Transformed):
         words = self.session_key(key, [*arrays, *consts], self._digest(program))
         with jax.enable_x64(True):
             flat = program.run(words, *arrays)
-        return self.unflatten(program, flat)
+        return self.unflatten(program, self._sound(program, flat))
+
+    def _sound(self, program: Program, flat: Sequence[Any]) -> Sequence[Any]:
+        """The outputs of a checked program, unless a check failed."""
+        if not program.checked:
+            return flat
+        *flat, sound = flat
+        return [withheld(x, sound) for x in flat]
 
     def unflatten(self, program: Program, flat: Sequence[Any]) -> Any:
         """Flat outputs (arrays, or packed shares) -> the function's structure."""
@@ -102,7 +114,7 @@ class SecretShared(Transformed):
             data, name, scale, dtype, p.parties, p.name, self.fixed_point
         )
 
-    # -- separate processes ---------------------------------------------------------------
+    # -- separate processes ------------------------------------------------------------
 
     def deal(
         self,
@@ -187,15 +199,15 @@ class SecretShared(Transformed):
                 inputs = [mine.shared_words, *inputs]
             online = self._online.get(program)
             if online is None:
+                own = [k is not None for k in program.outs]
                 online = runtime.online(
-                    program.party, [k is not None for k in program.outs]
+                    program.party, [*own, *([False] * program.checked)]
                 )
                 self._online[program] = online
+            flat = self._sound(program, runtime.execute(online, mine, inputs))
             flat = [
                 x if kind is None else together(jnp.asarray(x))
-                for x, kind in zip(
-                    runtime.execute(online, mine, inputs), program.outs, strict=True
-                )
+                for x, kind in zip(flat, program.outs, strict=True)
             ]
         return self.unflatten(program, flat)
 

@@ -156,18 +156,20 @@ def _format(x: Array, fp: FixedPoint, name: str) -> tuple[str, int]:
 def _sharing(proto: Protocol, fp: FixedPoint, specs: Any) -> Callable[..., list[Any]]:
     """The compiled sharing of arrays of these (shape, dtype), held by party 0."""
 
-    def one(x: Array) -> Any:
+    def one(p: Protocol, x: Array) -> Any:
         kind, scale = _format(x, fp, "tree")
         if kind == "boolean":
-            return proto.pack(proto.share_bits(x.astype(np.uint8), 0))
+            return p.pack(p.share_bits(x.astype(np.uint8), 0))
         ring = x.astype(fp.signed).astype(fp.dtype)
         ring = ring if kind == "integer" else fp.encode(x, scale)
-        return proto.pack(proto.share_input(ring, 0))
+        return p.pack(p.share_input(ring, 0))
+
+    def party(*xs: Array) -> list[Any]:
+        p = proto.begin(fp.ring_bits)
+        return [one(p, x) for x in xs]
 
     inputs = [jax.ShapeDtypeStruct(*s) for s in specs]
-    program = jax.make_jaxpr(
-        lambda *xs: [one(x) for x in xs], axis_env=[(PARTY, proto.parties)]
-    )(*inputs)
+    program = jax.make_jaxpr(party, axis_env=[(PARTY, proto.parties)])(*inputs)
     n = len(inputs)
     return jax.jit(simulation(program, proto.parties, [False] * n, [True] * n))
 

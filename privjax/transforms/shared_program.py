@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privjax.core.interpret import run
+from privjax.core.interpret import mentions, run
 from privjax.core.trace import Call, trace_flat
 from privjax.passes import schedule, simplify
 from privjax.passes.cost import Cost, cost
 from privjax.passes.decompose import decompose
 from privjax.passes.merge import merge
 from privjax.passes.shared import Boolean, Fixed, Integer, Shared
-from privjax.passes.shared.marked import open_value
+from privjax.passes.shared.marked import open_values
 from privjax.passes.shared.values import SECRET
+from privjax.passes.verify import verify
 from privjax.prg import chacha20
 from privjax.prg.chacha20 import Purpose
 from privjax.protocols.fixedpoint import FixedPoint
@@ -50,7 +51,7 @@ class Program:
         by its owner) or "shared".
       outs: for each flat output None when it is revealed or public, else its kind.
       cost: communication of the party program.
-      party: the party program (the last stage).
+      checked: whether the party program has one more output, that all checks held.
     """
 
     stages: dict[str, Any]
@@ -61,11 +62,13 @@ class Program:
     cost: Cost
     inner_key: bool
     paths: tuple[str, ...]
+    checked: bool
     run: Callable[..., Any] = field(repr=False)
 
     @property
     def party(self) -> Any:
-        return self.stages["scheduled"]
+        """What one party runs: the last stage."""
+        return self.stages[next(reversed(self.stages))]
 
 
 def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Program:
@@ -91,12 +94,17 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
         plain = simplify.inline(merge(plain, secret))
         stages["simplified"] = plain
         party, outs = _party_program(plain, call, specs, modes, inner, options)
-        axes: Any = {"axis_env": [(PARTY, options.protocol.parties)]}
+        parties = options.protocol.parties
+        axes: Any = {"axis_env": [(PARTY, parties)]}
         stages["shared"] = party
         party = simplify.dce(simplify.inline(party, **axes))
         party = simplify.cse(party, impure=MARKERS, **axes)
         party = schedule.schedule(party, **axes)
         stages["scheduled"] = party
+        checked = options.protocol.active and mentions(party, frozenset({"open"}))
+        if checked:
+            party = verify(party, parties, options.fixed_point.ring_bits, **axes)
+            stages["verified"] = party
     dtypes = tuple(a.dtype for a in traced.out_avals)
     return Program(
         stages,
@@ -104,10 +112,11 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
         outs,
         traced.out_tree,
         dtypes,
-        cost(party, options.protocol.parties),
+        cost(party, parties),
         inner,
         call.paths,
-        jax.jit(_simulated(party, modes, outs, call.leaves, inner, options)),
+        checked,
+        jax.jit(_simulated(party, modes, outs, call.leaves, inner, checked, options)),
     )
 
 
@@ -125,7 +134,7 @@ def _party_program(
     owners = [options.owners.get(arg, 0) for arg in call.args]
 
     def party(*inputs: Any) -> list[Any]:
-        cx = Shared(options.protocol, fp)
+        cx = Shared(options.protocol.begin(fp.ring_bits), fp)
         values = list(inputs[:inner])
         for x, leaf, mode, owner in zip(
             inputs[inner:], call.leaves, modes, owners, strict=True
@@ -133,22 +142,24 @@ def _party_program(
             if mode == CLEAR:
                 x = cx.input(x, owner)
             elif mode == SHARED:
-                x = _wrap(options, leaf, x)
+                x = _wrap(cx, leaf, x)
             values.append(x)
-        results = []
-        outs.clear()
-        for v, var in zip(run(cx, plain, values), plain.out_avals, strict=True):
-            if not isinstance(v, SECRET):
-                outs.append(None)
-                results.append(jnp.asarray(v, var.dtype))
-            elif options.reveal:
-                outs.append(None)
-                results.append(open_value(cx, v, var.dtype))
-            else:
-                kind, scale, share = _unwrap(v)
-                outs.append((kind, scale))
-                results.append(options.protocol.pack(share))
-        return results
+        results = run(cx, plain, values)
+        outs[:] = [None] * len(results)
+        secret = [i for i, v in enumerate(results) if isinstance(v, SECRET)]
+        if options.reveal:
+            dtypes = [plain.out_avals[i].dtype for i in secret]
+            opened = open_values(cx, [results[i] for i in secret], dtypes)
+            for i, v in zip(secret, opened, strict=True):
+                results[i] = v
+        else:
+            for i in secret:
+                kind, scale, share = _unwrap(results[i])
+                outs[i], results[i] = (kind, scale), cx.p.pack(share)
+        return [
+            v if i in secret else jnp.asarray(v, plain.out_avals[i].dtype)
+            for i, v in enumerate(results)
+        ]
 
     own = [jax.ShapeDtypeStruct((8,), np.uint32)] * inner
     for x, as_traced, mode in zip(call.leaves, specs, modes, strict=True):
@@ -162,14 +173,20 @@ def _party_program(
 
 
 def _simulated(
-    party: Any, modes: Any, outs: Any, leaves: Any, inner: bool, options: Options
+    party: Any,
+    modes: Any,
+    outs: Any,
+    leaves: Any,
+    inner: bool,
+    checked: bool,
+    options: Options,
 ) -> Callable[..., Any]:
     shared_in = [m == SHARED for m in modes]
     run_parties = simulation(
         party,
         options.protocol.parties,
         [*([False] * inner), *shared_in],
-        [kind is not None for kind in outs],
+        [*(kind is not None for kind in outs), *([False] * checked)],
     )
     metas = [x.tree_flatten()[1] if is_shared(x) else None for x in leaves]
 
@@ -182,10 +199,11 @@ def _simulated(
             inner_words = chacha20.derive(words, (int(Purpose.CALL), 0, 0))
             inputs = [inner_words, *inputs]
         flat = run_parties(words, *inputs)
-        return [
+        results = [
             x if kind is None else together(x)
-            for x, kind in zip(flat, outs, strict=True)
+            for x, kind in zip(flat, outs, strict=False)
         ]
+        return [*results, *flat[len(outs) :]]
 
     return fun
 
@@ -202,11 +220,10 @@ def spec(x: Any) -> Any:
     return jax.ShapeDtypeStruct(aval.shape, dtype, weak_type=weak)
 
 
-def _wrap(options: Options, leaf: SharedArray, words: Any) -> Any:
-    p = options.protocol
+def _wrap(cx: Shared, leaf: SharedArray, words: Any) -> Any:
     if leaf.kind == "boolean":
-        return Boolean(p.unpack_bits(words))
-    share = p.unpack_arith(words, options.fixed_point.dtype)
+        return Boolean(cx.p.unpack_bits(words))
+    share = cx.p.unpack_arith(words, cx.fp.dtype)
     return Integer(share) if leaf.kind == "integer" else Fixed.of(share, leaf.scale)
 
 

@@ -162,7 +162,7 @@ class Shared(Interpreter):
         with jax.ensure_compile_time_eval():
             return [np.asarray(v) for v in super().plain(values)]
 
-    # -- without a rule ------------------------------------------------------------------
+    # -- without a rule ----------------------------------------------------------------
 
     def default(self, values: Sequence[Any]) -> list[Any]:
         name = self.eqn.primitive.name

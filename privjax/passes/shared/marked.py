@@ -1,6 +1,7 @@
 """Markers inside a secret-shared program."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,26 +10,35 @@ import numpy as np
 from privjax.core.interpret import Rule
 from privjax.errors import UnsupportedError
 from privjax.passes.shared.arithmetic import reduce_sum
-from privjax.passes.shared.values import SECRET, Fixed, Integer
+from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
 from privjax.protocols.tuples import Noise
 
 
-def open_value(cx: Any, x: Any, dtype: Any) -> Any:
-    """The clear array behind a secret: all parties learn it. One round."""
+def open_values(cx: Any, xs: Sequence[Any], dtypes: Sequence[Any]) -> list[Any]:
+    """The clear arrays behind secrets: all parties learn them. One round."""
+    sums = [x for x in xs if not isinstance(x, Boolean)]
+    bits = [x for x in xs if isinstance(x, Boolean)]
+    clear: dict[int, Any] = {}
+    if sums:
+        values = cx.p.open_arith([x.share for x in sums])
+        clear.update(zip(map(id, sums), values, strict=True))
+    if bits:
+        values = cx.p.open_bits([x.bit for x in bits])
+        clear.update(zip(map(id, bits), values, strict=True))
+    return [_decode(cx, x, clear[id(x)], d) for x, d in zip(xs, dtypes, strict=True)]
+
+
+def _decode(cx: Any, x: Any, v: Any, dtype: Any) -> Any:
     if isinstance(x, Fixed):
-        (v,) = cx.p.open_arith([x.share])
         return cx.fp.decode(v, x.scale, dtype)
-    if isinstance(x, Integer):
-        (v,) = cx.p.open_arith([x.share])
-        signed = jnp.issubdtype(dtype, jnp.signedinteger)
-        return (v.astype(cx.fp.signed) if signed else v).astype(dtype)
-    (v,) = cx.p.open_bits([x.bit])
+    if isinstance(x, Integer) and jnp.issubdtype(dtype, jnp.signedinteger):
+        v = v.astype(cx.fp.signed)
     return v.astype(dtype)
 
 
 def reveal(cx: Any, x: Any) -> Any:
     """The user's word: the value becomes public here."""
-    return open_value(cx, x, cx.eqn.outvars[0].aval.dtype)
+    return open_values(cx, [x], [cx.eqn.outvars[0].aval.dtype])[0]
 
 
 def keep(cx: Any, x: Any, **_: Any) -> Any:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privjax.core import markers
-from privjax.protocols.semi2k.io import first_party
+from privjax.protocols.party import first_party
 from privjax.protocols.shares import Arith
 from privjax.protocols.tuples import Bilinear, Product, Square, Truncation
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 from privjax.core import markers
-from privjax.protocols.semi2k.io import first_party
+from privjax.protocols.party import first_party
 from privjax.protocols.shares import Bit, Word
 from privjax.protocols.tuples import And
 

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from privjax.core import markers
+from privjax.protocols.party import first_party
 from privjax.protocols.semi2k import boolean
 from privjax.protocols.semi2k.arithmetic import fresh_mask
-from privjax.protocols.semi2k.io import first_party
 from privjax.protocols.shares import Arith, Bit, Word
 from privjax.protocols.tuples import BitsOf, BitTimes, BitToSum, tree_order
 

@@ -8,18 +8,10 @@ import numpy as np
 from jax import lax
 
 from privjax.core import markers
+from privjax.protocols.party import first_party
 from privjax.protocols.ring import from_words, to_words
 from privjax.protocols.shares import Arith, Bit
 from privjax.protocols.tuples import Noise, ToOwner
-
-PARTY = "party"
-
-
-def first_party(value: Any) -> Any:
-    """`value` at P_0, zero at the others: how a public constant becomes shares."""
-    value = jnp.asarray(value)
-    here = lax.broadcast(lax.axis_index(PARTY) == 0, value.shape)
-    return lax.select(here, value, lax.full_like(value, 0))
 
 
 def share_input(x: Any, owner: int) -> Arith:
@@ -79,7 +71,7 @@ def open_bits(xs: Sequence[Bit]) -> list[Any]:
     return markers.open_values(low, ("xor",) * len(xs), (1,) * len(xs))
 
 
-# -- shares at rest: ring elements as words, low first; bits as one word ------------------
+# -- shares at rest: ring elements as words, low first; bits as one word ---------------
 
 
 def pack(x: Arith | Bit) -> Any:

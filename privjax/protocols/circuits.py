@@ -1,0 +1,82 @@
+"""Boolean circuits on words of shared bits, for any protocol that has the gates.
+
+`g` offers, on its own kind of shared words: `xor`, `xor_public`, `and_public` (local),
+`and_words(x, [y, ...], bits)` (one round), `shift_left`, `shift_right`, and
+`halves(x, width)`, the upper and lower `width` bits of words of twice that width.
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def less_than_tree(g: Any, c: Any, r: Any) -> Any:
+    """<[c mod 2^(k-1) < r mod 2^(k-1)]> for public c and shared bits <r>; log2(k) rounds.
+
+    Both words come in `tuples.tree_order`. Bit j generates where r_j AND NOT c_j and
+    propagates where they are equal; both are local because c is public. Each level
+    combines neighbours, (g, p) o (g', p') = (g XOR p AND g', p AND p'): in tree order
+    these are the two halves of the word, so that words shrink by half at every level.
+    """
+    width = k = c.dtype.itemsize * 8
+    top = np.array(1 << (k - 1), c.dtype)
+    rest = np.array((1 << (k - 1)) - 1, c.dtype)
+    generate = g.and_public(r, ~c & rest)
+    # The top bit does not count: it propagates.
+    propagate = g.xor_public(g.and_public(r, jnp.full_like(c, rest)), (~c & rest) | top)
+    while width > 1:
+        width //= 2
+        g_high, g_low = g.halves(generate, width)
+        p_high, p_low = g.halves(propagate, width)
+        if width == 1:  # nobody needs the last propagate
+            (carried,) = g.and_words(p_high, [g_low], width)
+        else:
+            carried, propagate = g.and_words(p_high, [g_low, p_low], width)
+        generate = g.xor(g_high, carried)
+    return generate
+
+
+def less_than_prefix(g: Any, c: Any, r: Any) -> Any:
+    """All borrows of c - r at once: bit j is <[c mod 2^(j+1) < r mod 2^(j+1)]>.
+
+    A parallel prefix (Kogge and Stone 1973) on whole words in natural bit order;
+    log2(k) rounds of two ANDs that share an operand.
+    """
+    k = c.dtype.itemsize * 8
+    generate = g.and_public(r, ~c)
+    propagate = g.xor_public(r, ~c)
+    step = 1
+    while step < k:
+        identity = jnp.full_like(c, (1 << step) - 1)
+        g_low = g.shift_left(generate, step)
+        p_low = g.xor_public(g.shift_left(propagate, step), identity)
+        if 2 * step == k:  # nobody needs the last propagate
+            (carried,) = g.and_words(propagate, [g_low], k)
+        else:
+            carried, propagate = g.and_words(propagate, [g_low, p_low], k)
+        generate = g.xor(generate, carried)
+        step *= 2
+    return generate
+
+
+def prefix_or(g: Any, x: Any, k: int) -> Any:
+    """Bit j of the result is the OR of bits j and above; log2(k) rounds."""
+    step = 1
+    while step < k:
+        shifted = g.shift_right(x, step)
+        (both,) = g.and_words(x, [shifted], k)
+        x = g.xor(g.xor(x, shifted), both)
+        step *= 2
+    return x
+
+
+def all_equal(g: Any, c: Any, r: Any) -> Any:
+    """<[all bits of c and r agree]>; log2(k) rounds."""
+    same = g.xor_public(r, ~c)
+    width = c.dtype.itemsize * 8
+    while width > 1:
+        width //= 2
+        high, low = g.halves(same, width)
+        (same,) = g.and_words(high, [low], width)
+    return same
