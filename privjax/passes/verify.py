@@ -105,14 +105,13 @@ class _Verify(Interpreter):
 
     def masked(self, ledger: Ledger) -> Ledger:
         """The ledger with a random multiple of 2^k in y, which hides its high bits."""
-        keys = [item.check[2] for item in self.pending if len(item.check) == 3]
-        if not keys:
+        own = [item for item in self.pending if item.check and item.own]
+        if not own:
             return ledger
         ring = self.ring
-        alpha = ring.to_marker(keys[0] if ring.k == 32 else ring.up(keys[0]))
-        r = ring.uniform(())
-        (mac,) = markers.dealt([alpha, ring.to_marker(r)], SumMacs(ring, 1))
-        y, m = ring.high(r), ring.high(ring.from_marker(mac))
+        alpha, r = ring.to_marker(ring.up64(own[0].check[-1])), ring.uniform(())
+        (mac,) = markers.dealt([alpha, r], SumMacs(ring))
+        y, m = (ring.high(ring.from_marker(v)) for v in (r, mac))
         return replace(ledger, y=ledger.y + y, m=ledger.m + m)
 
     def settle(self) -> None:

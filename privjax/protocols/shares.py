@@ -1,9 +1,9 @@
 """Share values: one party's part of a secret, with what it may use twice.
 
 What a share is made of is its protocol's own business: a ring array, a pair of them, a
-share with its MAC. `value` is any pytree whose leaves have the shape of the secret, so
-that moving entries about (transposes, slices, concatenations) acts on all leaves alike.
-Sums are the protocol's: `Protocol.additive`.
+share with its MAC. `value` is a pytree; moving entries about (transposes, slices,
+concatenations) acts on its leaves, or by its method `moved` where it has one (leaves may
+have axes of their own). Sums are the protocol's: `Protocol.additive`.
 
 A mask that was opened for one product serves every further product of the same value,
 also of its transposes and reshapes: the opened difference is public anyway. These memos
@@ -27,15 +27,16 @@ class Share:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(jax.tree.leaves(self.value)[0].shape)
+        own = getattr(self.value, "shape", None)
+        return tuple(jax.tree.leaves(self.value)[0].shape if own is None else own)
 
     def moved(self, fun: Callable[[Any], Any]) -> Self:
         """Some of the entries, in some order; the result has a mask of its own."""
-        return type(self)(jax.tree.map(fun, self.value))
+        return type(self)(_moved(fun, self.value))
 
     def rearranged(self, fun: Callable[[Any], Any]) -> Self:
         """A transpose, reshape or broadcast: keeps the use of one mask."""
-        return type(self)(jax.tree.map(fun, self.value), (self, fun))
+        return type(self)(_moved(fun, self.value), (self, fun))
 
     def masked(self, make: Callable[[Any], tuple[Any, Any]]) -> tuple[Any, Any]:
         """The mask's share and the opened masked value; `make` opens a fresh one."""
@@ -45,7 +46,7 @@ class Share:
             else:
                 parent, fun = self._origin
                 mask, opened = parent.masked(make)
-                self._mask = jax.tree.map(fun, mask), jax.tree.map(fun, opened)
+                self._mask = _moved(fun, mask), _moved(fun, opened)
         return self._mask
 
     def tree_flatten(self) -> Any:
@@ -76,4 +77,9 @@ class Word(Share):
 
 def moved(fun: Callable[..., Any], *shares: Any) -> Any:
     """A function of several shares of one kind that only moves entries about."""
-    return type(shares[0])(jax.tree.map(fun, *(s.value for s in shares)))
+    return type(shares[0])(_moved(fun, *(s.value for s in shares)))
+
+
+def _moved(fun: Callable[..., Any], value: Any, *others: Any) -> Any:
+    own = getattr(value, "moved", None)
+    return jax.tree.map(fun, value, *others) if own is None else own(fun, *others)

@@ -2,7 +2,8 @@
 
 A correlated tuple is some uniform values plus shares of one of these functions of them
 (a Beaver triple: uniform a and b, dealt `Product`). `operands` and `results` are sharing
-domains: "sum" (additive mod 2^k), "xor", or "to:P" (clear, to party P only).
+domains: "sum" (additive mod 2^k), "xor", or "to:P" (clear, to party P only). An
+`elementwise` function treats every element of its operands alike.
 """
 
 from dataclasses import dataclass
@@ -44,6 +45,10 @@ class Product:
     operands = ("sum", "sum")
     results = ("sum",)
 
+    @property
+    def elementwise(self) -> bool:
+        return self.op.name == "mul"
+
     def clear(self, a: Any, b: Any) -> list[Any]:
         return [self.op(a, b)]
 
@@ -52,6 +57,7 @@ class Product:
 class Square:
     """a^2."""
 
+    elementwise = True
     operands = ("sum",)
     results = ("sum",)
 
@@ -63,6 +69,7 @@ class Square:
 class Truncation:
     """(r mod 2^(k-1)) >> bits, and the top bit of r."""
 
+    elementwise = True
     bits: int
     operands = ("sum",)
     results = ("sum", "sum")
@@ -77,6 +84,7 @@ class Truncation:
 class BitsOf:
     """The bits of r as XOR shares; in the order of a carry tree if `tree`."""
 
+    elementwise = True
     tree: bool
     operands = ("sum",)
     results = ("xor",)
@@ -89,8 +97,8 @@ class BitsOf:
 class And:
     """a AND b for every other operand b."""
 
+    elementwise = True
     others: int = 1
-    results_of = "xor"
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -108,6 +116,7 @@ class And:
 class BitToSum:
     """An XOR-shared bit (lowest bit of a byte) as an additively shared 0 or 1."""
 
+    elementwise = True
     dtype: Any
     operands = ("xor",)
     results = ("sum",)
@@ -120,6 +129,7 @@ class BitToSum:
 class BitTimes:
     """t * a for an XOR-shared bit t and an additively shared a."""
 
+    elementwise = True
     operands = ("xor", "sum")
     results = ("sum",)
 

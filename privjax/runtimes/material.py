@@ -2,12 +2,15 @@
 
 The offline program turns one key into each party's seed and the corrections; a party's
 file holds its seed and the corrections meant for it, and nothing else. Files are NumPy
-archives without pickled objects, carry the program's hash, and are consumed once: a file
-is renamed before its content is used.
+archives without pickled objects; each carries a version, the program's hash, a session of
+its own and a digest of its content. Material is consumed once: the session is written to
+the folder's list of used ones, which also refuses copies of the file, and the file is
+emptied, before anything is computed with it.
 """
 
 import hashlib
 import json
+import os
 import re
 import zipfile
 from collections.abc import Callable, Sequence
@@ -32,7 +35,8 @@ from privjax.runtimes.discharge import (
 )
 from privjax.runtimes.simulate import party_keys
 
-FORMAT = 1
+FORMAT = 2
+USED = "used-sessions"
 
 
 @dataclass(frozen=True)
@@ -130,19 +134,33 @@ def write(
             for j, (leaf, to) in enumerate(zip(leaves, receiving, strict=True))
             if to == i
         }
-        meta = {"format": FORMAT, "program": digest, "session": session, "party": i}
+        content = {"seed": seed, "shared": np.asarray(shared_words), **own}
+        meta = {
+            "format": FORMAT,
+            "program": digest,
+            "session": session,
+            "party": i,
+            "content": _digest(content),
+        }
         folder = directory / f"party{i}"
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f".{number:06d}.part"
         with open(part, "wb") as f:
-            np.savez(
-                f,
-                meta=np.frombuffer(json.dumps(meta).encode(), np.uint8),
-                seed=seed,
-                shared=np.asarray(shared_words),
-                **own,  # type: ignore[arg-type]
-            )
+            stated = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+            np.savez(f, meta=stated, **content)  # type: ignore[arg-type]
+            f.flush()
+            os.fsync(f.fileno())
         part.rename(folder / f"{number:06d}.npz")
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """SHA-256 over names, types, shapes and bytes."""
+    h = hashlib.sha256()
+    for name in sorted(content):
+        a = np.ascontiguousarray(content[name])
+        h.update(f"{name} {a.dtype.str} {a.shape};".encode())
+        h.update(a.tobytes())
+    return h.hexdigest()
 
 
 class Store:
@@ -155,7 +173,8 @@ class Store:
         """Consume the next session's file for the program `digest`.
 
         Raises `PreprocessingError` when none is left, or when the next one is damaged,
-        for another party, or for another program (it is not consumed then).
+        for another party, for another program (it is not consumed then), or of a
+        session that was used before.
         """
         files = sorted(self.folder.glob("[0-9]*.npz"))
         if not files:
@@ -176,12 +195,33 @@ class Store:
                 zip(jax.tree.leaves(specs), jax.tree.leaves(owners), strict=True)
             )
         ]
-        files[0].rename(files[0].with_suffix(".used"))
-        files[0].with_suffix(".used").write_bytes(b"")  # the masks are gone for good
+        self._consume(files[0], meta["session"])
         corrections = jax.tree.unflatten(jax.tree.structure(specs), leaves)
         return Material(
             content["seed"], content["shared"], corrections, meta["session"]
         )
+
+    def _consume(self, path: Path, session: str) -> None:
+        """Mark a session as used, for good, before anything is computed with it."""
+        used = self.folder / USED
+        if used.exists() and session in used.read_text().split():
+            raise PreprocessingError(
+                f"{path} is a copy of material that was used before (session "
+                f"{session[:12]}): used again, its masks would reveal the difference of "
+                "both inputs. Remove the file and let the dealer make new material."
+            )
+        spent = path.with_suffix(".used")
+        try:
+            path.rename(spent)  # only one process gets it
+        except FileNotFoundError as e:
+            raise PreprocessingError(
+                f"{path} was taken by another process: call again."
+            ) from e
+        with open(used, "a") as f:
+            f.write(session + "\n")
+            f.flush()
+            os.fsync(f.fileno())
+        spent.write_bytes(b"")
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -193,6 +233,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             raise PreprocessingError(
                 f"{path} has format {meta['format']}; this version reads {FORMAT}."
             )
+        stated = {n: a for n, a in content.items() if n != "meta"}
+        if meta["content"] != _digest(stated):
+            raise PreprocessingError(f"{path}: its content is not what was dealt.")
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as e:
         raise PreprocessingError(f"{path} cannot be read as material: {e}") from e
     return content, meta

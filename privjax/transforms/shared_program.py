@@ -12,6 +12,7 @@ from privjax.core.interpret import mentions, run
 from privjax.core.trace import Call, trace_flat
 from privjax.passes import schedule, simplify
 from privjax.passes.cost import Cost, cost
+from privjax.passes.deal import deal
 from privjax.passes.decompose import decompose
 from privjax.passes.merge import merge
 from privjax.passes.shared import Boolean, Fixed, Integer, Shared
@@ -105,6 +106,8 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
         if checked:
             party = verify(party, parties, options.fixed_point.ring_bits, **axes)
             stages["verified"] = party
+        party = deal(party, **axes)
+        stages["dealt"] = party
     dtypes = tuple(a.dtype for a in traced.out_avals)
     return Program(
         stages,

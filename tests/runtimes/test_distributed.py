@@ -116,6 +116,35 @@ def test_damaged_material_is_refused(dealt):
         take(*dealt)
 
 
+def test_changed_material_is_refused_and_kept(dealt):
+    _, _, directory = dealt
+    file = sorted(directory.glob("party1/*.npz"))[0]
+    with np.load(file) as archive:
+        content = {n: archive[n] for n in archive.files}
+    content["seed"] = content["seed"] ^ np.uint32(1)
+    np.savez(file, **content)
+    with pytest.raises(PreprocessingError, match="not what was dealt"):
+        take(*dealt)
+    assert file.exists()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_copies_of_material_are_refused(dealt, when):
+    """Also after a restart: what was used is written down beside the files."""
+    _, _, directory = dealt
+    file = sorted(directory.glob("party1/*.npz"))[0]
+    kept = file.read_bytes()
+    if when == "before":
+        (file.parent / "000900.npz").write_bytes(kept)
+    take(*dealt)
+    if when == "after":
+        file.write_bytes(kept)
+    else:
+        take(*dealt)  # the second session
+    with pytest.raises(PreprocessingError, match="copy of material"):
+        take(*dealt)
+
+
 def test_only_the_last_party_receives_corrections(dealt):
     _, _, directory = dealt
     with np.load(sorted(directory.glob("party0/*.npz"))[0]) as first:

@@ -1,20 +1,20 @@
 """Additions, products and truncation on authenticated shares.
 
-Each step is semi2k's, done on share and MAC alike. An opened value enters products with
-its low k bits only: the rest would change the result by a multiple of 2^k.
+Each step is semi2k's, done on shares and MAC shares alike. Of an opened value only the
+low k bits enter a product: the rest would change it by a multiple of 2^k.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privjax.protocols.party import first_party
 from privjax.protocols.shares import Arith
 from privjax.protocols.spdz2k import tuples
 from privjax.protocols.spdz2k.authenticated import Keys, Sum
-from privjax.protocols.tuples import MUL, Bilinear, Truncation
+from privjax.protocols.tuples import Bilinear, Truncation
 
 
 def add(keys: Keys, x: Arith, y: Arith) -> Arith:
@@ -24,13 +24,13 @@ def add(keys: Keys, x: Arith, y: Arith) -> Arith:
 
 def add_public(keys: Keys, x: Arith, v: Any) -> Arith:
     """Local."""
-    return Arith(keys.add_public(x.value, jnp.asarray(v, keys.ring.dtype)))
+    return Arith(keys.add_public(x.value, _ring(keys, v)))
 
 
 def mul_public(keys: Keys, x: Arith, v: Any) -> Arith:
     """Local: a product with a public ring array or integer."""
     if isinstance(v, int) and v == -1:
-        return Arith(Sum(-x.value.share, -x.value.mac))
+        return Arith(-x.value)
     if isinstance(v, int):
         v = np.array(v % (1 << keys.ring.k), keys.ring.dtype)
     return Arith(x.value.times(keys.ring.factor(jnp.asarray(v, keys.ring.dtype))))
@@ -38,28 +38,19 @@ def mul_public(keys: Keys, x: Arith, v: Any) -> Arith:
 
 def additive(keys: Keys, fun: Callable[..., Any], *xs: Arith) -> Arith:
     """Local."""
-    r = keys.ring
-    return Arith(
-        Sum(
-            r.additive(fun, *(x.value.share for x in xs)),
-            r.additive(fun, *(x.value.mac for x in xs)),
-        )
-    )
+    parts = (x.value.both for x in xs)
+    return Arith(Sum(keys.ring.additive(jax.vmap(fun), *parts)))
 
 
 def product_public(keys: Keys, op: Bilinear, x: Any, y: Any) -> Arith:
     """Local: a contraction or convolution with a public ring array."""
 
-    def part(pick: Callable[[Sum], Any]) -> Any:
-        factors = [
-            pick(v.value)
-            if isinstance(v, Arith)
-            else keys.ring.factor(jnp.asarray(v, keys.ring.dtype))
-            for v in (x, y)
-        ]
-        return keys.ring.times(op, *factors)
-
-    return Arith(Sum(part(lambda s: s.share), part(lambda s: s.mac)))
+    factors = [
+        v.value.both if isinstance(v, Arith) else keys.ring.factor(_ring(keys, v))
+        for v in (x, y)
+    ]
+    axes = [0 if isinstance(v, Arith) else None for v in (x, y)]
+    return Arith(Sum(_times(keys, op, *factors, axes)))
 
 
 def product(keys: Keys, op: Bilinear, x: Arith, y: Arith) -> Arith:
@@ -67,20 +58,27 @@ def product(keys: Keys, op: Bilinear, x: Arith, y: Arith) -> Arith:
 
     1. dealer: [[a]], [[b]], [[c]] with c = a * b
     2. open d = x - a, e = y - b
-    3. [z] = [c] + d * [b] + [a] * e + d * e, the last term folded into P_0's [b];
-       on MAC shares alike, d * e times alpha_i folded into the MAC of b
+    3. [[z]] = [[c]] + d * ([[b]] + e) + [[a]] * e
     """
     r = keys.ring
     mask = _masker(keys)
     a, d = x.masked(mask)
     b, e = y.masked(mask)
-    operands = [r.to_marker(a.share), r.to_marker(b.share)]
+    operands = [a.known(r), b.known(r)]
     (c,) = keys.dealt(operands, tuples.Product(r, op))
+    b = keys.add_public(b, e)
     d, e = r.factor(d), r.factor(e)
-    times = lambda u, v: r.times(op, u, v)  # noqa: E731
-    share = c.share + times(d, b.share + first_party(e)) + times(a.share, e)
-    mac = c.mac + times(d, b.mac + keys.times_key(e)) + times(a.mac, e)
-    return Arith(Sum(share, mac))
+    left = _times(keys, op, d, b.both, (None, 0))
+    return Arith(Sum(c.both + left + _times(keys, op, a.both, e, (0, None))))
+
+
+def _times(keys: Keys, op: Bilinear, x: Any, y: Any, axes: Sequence[Any]) -> Any:
+    """A product with shares and MAC shares on a first axis of one operand."""
+    return jax.vmap(lambda u, v: keys.ring.times(op, u, v), tuple(axes))(x, y)
+
+
+def _ring(keys: Keys, v: Any) -> Any:
+    return jnp.asarray(v, keys.ring.dtype)
 
 
 def square(keys: Keys, x: Arith) -> Arith:
@@ -88,16 +86,12 @@ def square(keys: Keys, x: Arith) -> Arith:
 
     1. dealer: [[a]], [[a^2]]
     2. open d = x - a
-    3. [z] = [a^2] + 2 d [a] + d^2
+    3. [[z]] = [[a^2]] + d (2 [[a]] + d)
     """
     r = keys.ring
     a, d = x.masked(_masker(keys))
-    (aa,) = keys.dealt([r.to_marker(a.share)], tuples.Square(r))
-    d = r.factor(d)
-    twice = a + a
-    share = aa.share + r.times(MUL, d, twice.share + first_party(d))
-    mac = aa.mac + r.times(MUL, d, twice.mac + keys.times_key(d))
-    return Arith(Sum(share, mac))
+    (aa,) = keys.dealt([a.known(r)], tuples.Square(r))
+    return Arith(aa + keys.add_public(a + a, d).times(r.factor(d)))
 
 
 def _masker(keys: Keys) -> Callable[[Sum], tuple[Sum, Any]]:
@@ -128,7 +122,7 @@ def truncate(keys: Keys, x: Arith, bits: int) -> Arith:
 
     r = keys.uniform(x.shape)
     fun = tuples.Lifted(ring, Truncation(bits))
-    r_h, r_m = keys.dealt([ring.to_marker(r.share)], fun)
+    r_h, r_m = keys.dealt([r.known(ring)], fun)
     (c,) = keys.open_sums([keys.add_public(x.value + r, const(2 ** (k - 2)))])
     top = c >> const(k - 1)
     low = (c & const(2 ** (k - 1) - 1)) >> const(bits)

@@ -5,7 +5,7 @@ sum (over the integers) of keys alpha_i of s bits. <b>: bits b_i and words t_i o
 whose XOR is b Delta, where Delta is the XOR of all Delta_i.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -20,27 +20,72 @@ from privjax.protocols.spdz2k.extended import Extended
 from privjax.protocols.spdz2k.tuples import BitMacs, SumMacs, planes
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@jax.tree_util.register_pytree_node_class
 class Sum:
-    """One party's [[x]]: elements of Z_2^(k+s) of one shape."""
+    """One party's [[x]]: an element of Z_2^(k+s) with the share, then the MAC share, on
+    a first axis of 2: what is done to one is done to both.
 
-    share: Any
-    mac: Any
+    As a pytree it is the two parts, so that loops slice axes of the secret.
+    """
+
+    def __init__(self, both: Any, parts: Any = None, dealt: Any = None) -> None:
+        self._both, self._parts, self._dealt = both, parts, dealt
+
+    @property
+    def both(self) -> Any:
+        if self._both is None:
+            self._both = jax.tree.map(lambda *v: jnp.stack(v), *self._parts)
+        return self._both
+
+    @property
+    def parts(self) -> tuple[Any, Any]:
+        """(share, MAC share)"""
+        if self._parts is None:
+            share, mac = (jax.tree.map(lambda v, i=i: v[i], self._both) for i in (0, 1))
+            self._parts = share, mac
+        return self._parts
+
+    def tree_flatten(self) -> Any:
+        return self.parts, None
+
+    @classmethod
+    def tree_unflatten(cls, _: Any, parts: Any) -> "Sum":
+        return cls(None, tuple(parts))
+
+    @property
+    def share(self) -> Any:
+        return self.parts[0]
+
+    @property
+    def mac(self) -> Any:
+        return self.parts[1]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.share.shape)
+        if self._both is None:
+            return tuple(self._parts[0].shape)
+        return tuple(self._both.shape[1:])
+
+    def known(self, ring: Extended) -> Any:
+        """The share as the array in which the dealer knows it (of a mask)."""
+        return ring.to_marker(self.share) if self._dealt is None else self._dealt
 
     def __add__(self, other: "Sum") -> "Sum":
-        return Sum(self.share + other.share, self.mac + other.mac)
+        return Sum(self.both + other.both)
 
     def __sub__(self, other: "Sum") -> "Sum":
-        return Sum(self.share - other.share, self.mac - other.mac)
+        return Sum(self.both - other.both)
+
+    def __neg__(self) -> "Sum":
+        return Sum(-self.both)
 
     def times(self, v: Any) -> "Sum":
-        """Times a public element or factor."""
-        return Sum(self.share * v, self.mac * v)
+        """Times a public factor of x's shape, or a scalar."""
+        return Sum(self.both * v)
+
+    def moved(self, fun: Callable[..., Any], *others: "Sum") -> "Sum":
+        """`fun`, which moves entries about, on shares and MACs."""
+        return Sum(jax.tree.map(jax.vmap(fun), self.both, *(o.both for o in others)))
 
 
 @jax.tree_util.register_dataclass
@@ -50,6 +95,13 @@ class Bits:
 
     bit: Any
     mac: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.bit.shape)
+
+    def moved(self, fun: Callable[..., Any], *others: "Bits") -> "Bits":
+        return jax.tree.map(fun, self, *others)
 
 
 @jax.tree_util.register_dataclass
@@ -63,6 +115,10 @@ class Words:
     @property
     def width(self) -> int:
         return int(self.mac.shape[0])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.word.shape)
 
 
 @dataclass(frozen=True)
@@ -78,32 +134,32 @@ class Keys:
 
     @classmethod
     def fresh(cls, k: int) -> "Keys":
-        alpha = markers.uniform((), f"uint{k}", "xor").astype(np.uint64)
+        """alpha is odd: then no bit of the check's own messages is without meaning."""
+        drawn = markers.uniform((), f"uint{k}", "xor")
+        even = (drawn << np.array(1, drawn.dtype)).astype(np.uint64)
+        alpha = even | first_party(np.uint64(1))
         return cls(Extended(k), alpha, markers.uniform((), np.uint64, "xor"))
 
     @cached_property
     def element(self) -> Any:
         """alpha as a marker's operand: an element, so that keys add up as integers."""
-        return self.ring.to_marker(
-            self.alpha if self.ring.k == 32 else self.ring.up(self.alpha)
-        )
+        return self.ring.to_marker(self.ring.up64(self.alpha))
 
     # -- fresh authenticated values ----------------------------------------------------
 
-    def authenticated(self, *xs: Any) -> list[Sum]:
-        """Dealer-known shares with their MACs."""
-        arrays = [self.ring.to_marker(x) for x in xs]
-        macs = markers.dealt([self.element, *arrays], SumMacs(self.ring, len(xs)))
-        return [Sum(x, self.ring.from_marker(m)) for x, m in zip(xs, macs, strict=True)]
+    def authenticated(self, x: Any) -> Sum:
+        """A dealer-known share, as a marker's array, with its MAC."""
+        (mac,) = markers.dealt([self.element, x], SumMacs(self.ring))
+        parts = (self.ring.from_marker(x), self.ring.from_marker(mac))
+        return Sum(None, parts, x)
 
     def uniform(self, shape: tuple[int, ...]) -> Sum:
         """[[r]], uniform mod 2^(k+s)."""
-        return self.authenticated(self.ring.uniform(shape))[0]
+        return self.authenticated(self.ring.uniform(shape))
 
     def dealt(self, operands: Sequence[Any], fun: Any) -> list[Sum]:
         """Authenticated additive results of a tuple; operands as markers take them."""
-        out = markers.dealt(operands, fun)
-        return self.authenticated(*map(self.ring.from_marker, out))
+        return [self.authenticated(x) for x in markers.dealt(operands, fun)]
 
     def authenticated_words(self, word: Any, width: int) -> Words:
         """Dealer-known words with their MACs."""
@@ -115,18 +171,16 @@ class Keys:
 
     # -- public constants --------------------------------------------------------------
 
+    def public(self, v: Any) -> Sum:
+        """[[v]] of a k-bit array: P_0 has v, everybody alpha_i v."""
+        v = self.ring.factor(v)
+        return Sum(self.ring.pair(first_party(v), self.ring.times_key(v, self.alpha)))
+
     def add_public(self, x: Sum, v: Any) -> Sum:
-        """P_0 adds v, everybody adds alpha_i v to the MAC; v is a k-bit array."""
-        v = self.ring.factor(jnp.broadcast_to(v, x.shape))
-        return Sum(x.share + first_party(v), x.mac + self.times_key(v))
+        """[[x + v]] for a k-bit array v."""
+        return x + self.public(jnp.broadcast_to(v, x.shape))
 
-    def times_key(self, v: Any) -> Any:
-        """alpha_i v, an element, for a factor v."""
-        if self.ring.k == 32:
-            return self.alpha * v
-        return self.ring.up(v) * self.alpha
-
-    # -- opening: to be checked before anything is released ----------------------------
+    # -- opening: to be checked before anything is released --------------------------------
 
     def open_sums(self, xs: Sequence[Sum], release: bool = False) -> list[Any]:
         """The values mod 2^k; one round.
@@ -139,7 +193,7 @@ class Keys:
             [r.low(x.share) for x in xs],
             ("sum",) * len(xs),
             (r.k,) * len(xs),
-            [(r.to_marker(x.share), r.to_marker(x.mac), self.alpha) for x in xs],
+            [(*jax.tree.leaves(x.both), self.alpha) for x in xs],
             release,
         )
 

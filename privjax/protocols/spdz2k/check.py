@@ -15,7 +15,6 @@ parties is 0. Two parties have equal words then, and compare a universal hash of
 more parties take 64 random subset sums, which are linear.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +32,8 @@ from privjax.protocols.spdz2k.extended import Extended
 from privjax.protocols.spdz2k.tuples import planes
 
 SUBSETS = 64
+# The nonce of the bits' coefficients; those of sums count from 0.
+_SUBSETS_OF_BITS = 0xFFFFFFFF
 
 
 @jax.tree_util.register_dataclass
@@ -96,14 +97,20 @@ def balanced(ring: Extended, messages: Any, u: Any, y: Any) -> Any:
 class Opened:
     """An opened value, and what authenticates it.
 
-    `check` is (share, MAC share, key) of a value of this program, (MAC share, key) of
-    bits or of a value of another program (opened mod 2^(k+s), each element under a key
-    of its own), or empty for what its owner sent.
+    `check` is (planes of share and MAC share on one axis, key) of a value of this
+    program, (MAC share, key) of bits, (MAC share, keys) of a value of another program,
+    opened mod 2^(k+s) with each element under a key of its own; or empty for what its
+    owner sent.
     """
 
     domain: str
     value: Any
     check: tuple[Any, ...]
+
+    @property
+    def own(self) -> bool:
+        """A value of this program."""
+        return self.domain == "sum" and self.check[-1].ndim == 0
 
 
 def absorb(
@@ -112,34 +119,40 @@ def absorb(
     """The ledger after the openings `items`; `coin` is uint32[8], common to all."""
     heard, u, y, m = ledger.heard, ledger.u, ledger.y, ledger.m
     z, alpha = ledger.z, ledger.alpha
-    sums = [item for item in items if item.domain != "xor"]
-    shapes = [_shape(ring, item) for item in sums]
-    sizes = [math.prod(shape) for shape in shapes]
-    chis = _coefficients(coin, sum(sizes))
-    for item, shape, end, size in zip(
-        sums, shapes, np.cumsum(sizes), sizes, strict=True
-    ):
-        chi = chis[end - size : end].reshape(shape)
-        if len(item.check) == 2:
-            mac, key = item.check
-            value = ring.from_marker(item.value)
-            z = z + ring.total((ring.from_marker(mac) - value * key) * chi)
-            continue
-        low = item.value.astype(ring.dtype) * chi.astype(ring.dtype)
-        if not item.check:
-            heard = heard + jnp.sum(low, dtype=ring.dtype)
-            continue
-        u = u + jnp.sum(low, dtype=ring.dtype)
-        share, mac, alpha = item.check
-        y = y + ring.total(ring.from_marker(share) * chi)
-        m = m + ring.total(ring.from_marker(mac) * chi)
+    said = [i for i in items if not i.check]
+    own = [i for i in items if i.check and i.domain != "xor" and i.own]
+    other = [i for i in items if i.check and i.domain != "xor" and not i.own]
+    if said:
+        low = jnp.concatenate([i.value.astype(ring.dtype).reshape(-1) for i in said])
+        heard = heard + _combined(_coefficients(coin, 0, low.size), low)
+    if own:
+        low = jnp.concatenate([i.value.reshape(-1) for i in own])
+        both = ring.of_planes(
+            [
+                jnp.concatenate([x.reshape(2, -1) for x in plane], 1)
+                for plane in zip(*(i.check[:-1] for i in own), strict=True)
+            ]
+        )
+        chi = _coefficients(coin, 1, low.size)
+        sums = ring.total(both * chi, (1,))
+        u = u + _combined(chi, low)
+        y, m = (
+            old + jax.tree.map(lambda v, i=i: v[i], sums)
+            for i, old in enumerate((y, m))
+        )
+        alpha = own[0].check[-1]
+    for place, item in enumerate(other):
+        mac, key = item.check
+        wrong = ring.from_marker(mac) - ring.from_marker(item.value) * key
+        chi = _coefficients(coin, 2 + place, key.size).reshape(key.shape)
+        z = z + ring.total(wrong * chi)
     bits = _binary(parties, ledger.bits, coin, items)
     return Ledger(heard, u, y, m, z, alpha, bits, ledger.sound)
 
 
-def _shape(ring: Extended, item: Opened) -> tuple[int, ...]:
-    whole = item.domain == "sum128"
-    return tuple(item.value.shape[1:] if whole else item.value.shape)
+def _combined(chi: Any, low: Any) -> Any:
+    """Sum of chi_j v_j mod 2^k."""
+    return jnp.sum(chi.astype(low.dtype) * low, dtype=low.dtype)
 
 
 def _binary(parties: int, before: Any, coin: Any, items: Sequence[Opened]) -> Any:
@@ -152,16 +165,18 @@ def _binary(parties: int, before: Any, coin: Any, items: Sequence[Opened]) -> An
     return _digest(parties, before, coin, jnp.concatenate(words)) if words else before
 
 
-def _coefficients(coin: Any, count: int) -> Any:
-    """uint64[count] from the coin."""
-    stream = chacha20.keystream(coin, (int(Purpose.CHECK), 0, 0), 2 * count)
-    return chacha20.from_words(stream, (count,), np.uint64)
+def _coefficients(coin: Any, use: int, count: int) -> Any:
+    """uint64[count] from the coin, odd: one wrong MAC share alone never balances."""
+    stream = chacha20.keystream(coin, (int(Purpose.CHECK), use, 0), 2 * count)
+    return chacha20.from_words(stream, (count,), np.uint64) | np.uint64(1)
 
 
 def _digest(parties: int, before: Any, coin: Any, words: Any) -> Any:
     if parties == 2:
         return universal_hash(coin, before, words)
-    stream = chacha20.keystream(coin, (int(Purpose.CHECK), 1, 0), 2 * words.size)
+    stream = chacha20.keystream(
+        coin, (int(Purpose.CHECK), _SUBSETS_OF_BITS, 0), 2 * words.size
+    )
     chi = chacha20.from_words(stream, words.shape, np.uint64)
 
     def subset(at: Any) -> Any:

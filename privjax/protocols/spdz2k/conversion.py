@@ -51,7 +51,7 @@ def _open_masked(keys: Keys, x: Arith, tree: bool) -> tuple[Any, Words]:
     ring = keys.ring
     r = keys.uniform(x.shape)
     fun = tuples.Lifted(ring, BitsOf(tree))
-    (word,) = markers.dealt([ring.to_marker(r.share)], fun)
+    (word,) = markers.dealt([r.known(ring)], fun)
     (c,) = keys.open_sums([x.value + r])
     return c, keys.authenticated_words(word, ring.k)
 
@@ -88,13 +88,11 @@ def bit_times(keys: Keys, b: Bit, x: Arith) -> Arith:
     ring = keys.ring
     t, m = b.masked(_bit_masker(keys))
     a, d = x.masked(_masker(keys))
-    (ta,) = keys.dealt([t.bit, ring.to_marker(a.share)], tuples.BitTimes(ring))
+    (ta,) = keys.dealt([t.bit, a.known(ring)], tuples.BitTimes(ring))
     bit = _flip(keys, m, _arith_mask(keys, b, t))
-    on = m.astype(np.uint64)
-    factor = ring.factor(d)
     # (1 - 2m) t a as a choice of signs: cheaper than a product.
-    signed = _signed(keys, m, ta)
-    return Arith(bit.times(factor) + a.times(on) + signed)
+    own = a.times(m.astype(np.uint64)) + _signed(keys, m, ta)
+    return Arith(bit.times(ring.factor(d)) + own)
 
 
 def _arith_mask(keys: Keys, b: Bit, t: Bits) -> Sum:
@@ -107,9 +105,8 @@ def _arith_mask(keys: Keys, b: Bit, t: Bits) -> Sum:
 
 def _signed(keys: Keys, m: Any, x: Sum) -> Sum:
     """-x where m is set, else x."""
-    on = jnp.broadcast_to(m.astype(bool), x.shape)
-    pick = keys.ring.select
-    return Sum(pick(on, -x.share, x.share), pick(on, -x.mac, x.mac))
+    on = jnp.broadcast_to(m.astype(bool), (2, *x.shape))
+    return Sum(keys.ring.select(on, (-x).both, x.both))
 
 
 def _flip(keys: Keys, m: Any, t: Sum) -> Sum:

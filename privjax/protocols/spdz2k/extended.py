@@ -4,7 +4,7 @@ Values live mod 2^k (public arrays of k-bit words); shares and MACs live mod 2^(
 Elements of both sizes have operators; this module has what differs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,20 @@ class Extended:
         """A k-bit value as an element."""
         return low.astype(np.uint64) if self.k == 32 else wide.from_low(low)
 
+    def up64(self, x: Any) -> Any:
+        """A uint64 array as an element."""
+        return x if self.k == 32 else wide.from_low(x)
+
+    def pair(self, low: Any, x: Any) -> Any:
+        """[low, x] on a first axis, of a factor and an element."""
+        if self.k == 32:
+            return jnp.stack([low, x])
+        return Wide(jnp.stack([low, x.lo]), jnp.stack([jnp.zeros_like(x.hi), x.hi]))
+
+    def times_key(self, v: Any, key: Any) -> Any:
+        """The element v key, of a factor and a uint64 key."""
+        return v * key if self.k == 32 else wide.multiply(v, key)
+
     def low(self, x: Any) -> Any:
         """An element mod 2^k."""
         return x.astype(np.uint32) if self.k == 32 else x.lo
@@ -62,6 +76,10 @@ class Extended:
 
     def from_marker(self, array: Any) -> Any:
         return array if self.k == 32 else wide.unstack(array)
+
+    def of_planes(self, planes: Sequence[Any]) -> Any:
+        """The element whose leaves are `planes`."""
+        return planes[0] if self.k == 32 else Wide(*planes)
 
     def to_words(self, x: Any) -> Any:
         """uint32[..., words], low first."""
@@ -75,9 +93,9 @@ class Extended:
         return Wide(ring.from_words(words[..., :2]), ring.from_words(words[..., 2:]))
 
     def uniform(self, shape: tuple[int, ...]) -> Any:
-        """This party's share of a fresh uniform element."""
+        """This party's share of a fresh uniform element, as one array."""
         whole = shape if self.k == 32 else (2, *shape)
-        return self.from_marker(markers.uniform(whole, np.uint64, self.domain))
+        return markers.uniform(whole, np.uint64, self.domain)
 
     def zeros(self, shape: tuple[int, ...]) -> Any:
         zero = jnp.zeros(shape, np.uint64)

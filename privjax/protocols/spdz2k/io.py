@@ -10,7 +10,7 @@ from jax import lax
 from privjax.core import markers
 from privjax.protocols.shares import Arith, Bit
 from privjax.protocols.spdz2k import tuples
-from privjax.protocols.spdz2k.authenticated import Bits, Keys, Sum, as_words
+from privjax.protocols.spdz2k.authenticated import Bits, Keys, as_words
 from privjax.protocols.spdz2k.boolean import xor_public
 from privjax.protocols.spdz2k.extended import Extended
 from privjax.protocols.tuples import Noise, ToOwner
@@ -42,9 +42,7 @@ def share_bits(keys: Keys, x: Any, owner: int) -> Bit:
 
 def public(keys: Keys, value: Any) -> Arith:
     """A public ring array as a share."""
-    value = jnp.asarray(value, keys.ring.dtype)
-    zero = keys.ring.zeros(value.shape)
-    return Arith(keys.add_public(Sum(zero, zero), value))
+    return Arith(keys.public(jnp.asarray(value, keys.ring.dtype)))
 
 
 def public_bits(keys: Keys, value: Any) -> Bit:
@@ -85,8 +83,8 @@ def pack(keys: Keys, x: Arith | Bit) -> Any:
         return jnp.concatenate([bit, _halves(x.value.mac), key], -1)
     ring = keys.ring
     key = jnp.broadcast_to(_halves(keys.alpha), shape)
-    parts = [ring.to_words(x.value.share), ring.to_words(x.value.mac), key]
-    return jnp.concatenate(parts, -1)
+    share, mac = (ring.to_words(part) for part in (x.value.share, x.value.mac))
+    return jnp.concatenate([share, mac, key], -1)
 
 
 def unpack_arith(keys: Keys, words: Any, dtype: Any) -> Arith:
@@ -98,9 +96,8 @@ def unpack_arith(keys: Keys, words: Any, dtype: Any) -> Arith:
     ring = keys.ring
     share, mac, beta = _sum_parts(ring, words)
     r = keys.uniform(words.shape[:-1])
-    old_key = ring.to_marker(beta if ring.k == 32 else ring.up(beta))
-    fun = tuples.SumMacs(ring, 1)
-    (old,) = markers.dealt([old_key, ring.to_marker(r.share)], fun)
+    operands = [ring.to_marker(ring.up64(beta)), r.known(ring)]
+    (old,) = markers.dealt(operands, tuples.SumMacs(ring))
     (opened,) = markers.open_values(
         [ring.to_marker(share - r.share)],
         (ring.domain,),
@@ -126,8 +123,7 @@ def combine_arith(words: Any, dtype: Any) -> tuple[Any, Any]:
     ring = Extended(8 * np.dtype(dtype).itemsize)
     share, mac, key = _sum_parts(ring, words)
     value, tag = ring.total(share, (0,)), ring.total(mac, (0,))
-    whole = key if ring.k == 32 else ring.up(key)
-    sound = ring.equal(tag, ring.total(whole, (0,)) * value)
+    sound = ring.equal(tag, ring.total(ring.up64(key), (0,)) * value)
     return ring.low(value), jnp.all(sound)
 
 

@@ -23,23 +23,23 @@ def planes(word: Any, width: int) -> Any:
 
 @dataclass(frozen=True)
 class SumMacs:
-    """alpha x for each x (Cramer et al. 2018, section 3)."""
+    """alpha x (Cramer et al. 2018, section 3)."""
 
     ring: Extended
-    count: int
+    elementwise = True
+    common = (0,)
 
     @property
     def operands(self) -> tuple[str, ...]:
-        return (self.ring.domain,) * (1 + self.count)
+        return (self.ring.domain,) * 2
 
     @property
     def results(self) -> tuple[str, ...]:
-        return (self.ring.domain,) * self.count
+        return (self.ring.domain,)
 
-    def clear(self, alpha: Any, *xs: Any) -> list[Any]:
+    def clear(self, alpha: Any, x: Any) -> list[Any]:
         r = self.ring
-        key = r.from_marker(alpha)
-        return [r.to_marker(r.from_marker(x) * key) for x in xs]
+        return [r.to_marker(r.from_marker(x) * r.from_marker(alpha))]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class BitMacs:
     """b Delta in GF(2)^64 for every bit b of words of `width` bits, plane by plane."""
 
     width: int
+    elementwise = True
+    common = (0,)
     operands = ("xor", "xor")
     results = ("xor",)
 
@@ -60,6 +62,10 @@ class Product:
 
     ring: Extended
     op: tuples.Bilinear
+
+    @property
+    def elementwise(self) -> bool:
+        return self.op.name == "mul"
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -79,6 +85,7 @@ class Square:
     """a^2 in the extended ring."""
 
     ring: Extended
+    elementwise = True
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -93,13 +100,14 @@ class Square:
 
 @dataclass(frozen=True)
 class Lifted:
-    """A tuple of values mod 2^k, its additive results as extended elements.
-
-    `owner` None for shares; else the results go to that party in clear.
-    """
+    """A tuple of values mod 2^k, its additive results as extended elements."""
 
     ring: Extended
     fun: Any
+
+    @property
+    def elementwise(self) -> bool:
+        return bool(getattr(self.fun, "elementwise", False))
 
     @property
     def operands(self) -> tuple[str, ...]:
@@ -129,6 +137,7 @@ class BitTimes:
     """t a for a bit t and an element a."""
 
     ring: Extended
+    elementwise = True
 
     @property
     def operands(self) -> tuple[str, ...]:
