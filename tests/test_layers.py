@@ -30,28 +30,31 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "protocols": (*BASE, "prg", "core.markers"),
     "passes": (*BASE, "prg", "core", "protocols"),
     "runtimes": (*BASE, "prg", "core", "protocols"),
+    "preprocessing": (*BASE, "prg", "core", "protocols", "runtimes"),
     "federated": (*BASE, "prg", "core", "protocols", "passes"),
 }
 LAYERS["transforms"] = tuple(LAYERS)
+LAYERS["dp"] = tuple(LAYERS)
 LAYERS["__init__"] = tuple(LAYERS)
-_SURFACE = ("__init__", "errors", "random", "datasets", "transforms", "federated")
+_SURFACE = ("__init__", "errors", "random", "datasets", "transforms", "federated", "dp")
 LAYERS["demo"] = _SURFACE
 LAYERS["cli"] = (*_SURFACE, "demo")
 LAYERS["__main__"] = ("cli",)
 
 # Folders of protocols/ that serve every protocol. Every other one is a protocol, and no
 # protocol imports another.
-SHARED_BY_PROTOCOLS = ("preprocessing",)
+SHARED_BY_PROTOCOLS = ("functions",)
 
 # Third-party modules that only some layers may import.
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "flax": ("demo",),
-    "optax": ("demo", "federated", "transforms"),
+    "optax": ("demo", "dp", "federated", "transforms"),
     "dp_accounting": ("accounting",),
+    "cryptography": ("preprocessing",),
 }
 
 # Optional extras: imported inside the function that needs them, never at import.
-OPTIONAL = ("matplotlib", "flwr", "nbclient", "nbformat", "ipykernel", "cryptography")
+OPTIONAL = ("matplotlib", "flwr", "nbclient", "nbformat", "ipykernel")
 
 # Folders beside the package where only the ban on `jax._src` holds.
 AROUND = ("tests", "examples", "notebooks", "benchmarks")

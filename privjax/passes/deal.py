@@ -60,7 +60,7 @@ def _merged(group: Sequence[Any], operands: Sequence[Sequence[Any]]) -> list[lis
         column = [ops[i] for ops in operands]
         columns.append(column[0] if i in whole else _flat(column, domain))
     out = markers.dealt(columns, fun)
-    shapes = [_shape(eqn) for eqn in group]
+    shapes = [_shape(eqn) or () for eqn in group]
     ends = np.cumsum([math.prod(s) for s in shapes])
     results = []
     for shape, end in zip(shapes, ends, strict=True):

@@ -147,7 +147,7 @@ def write(
         part = folder / f".{number:06d}.part"
         with open(part, "wb") as f:
             stated = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-            np.savez(f, meta=stated, **content)  # type: ignore[arg-type]
+            np.savez(f, meta=stated, **content)
             f.flush()
             os.fsync(f.fileno())
         part.rename(folder / f"{number:06d}.npz")

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from privjax.core.interpret import run
 from privjax.prg import chacha20
 from privjax.prg.chacha20 import Purpose
-from privjax.runtimes.discharge import PARTY, Simulate
+from privjax.runtimes.discharge import PARTY, Online, Simulate
 
 
 def party_keys(words: Any, parties: int) -> Any:
@@ -44,5 +44,28 @@ def simulation(
             axis_name=PARTY,
             axis_size=parties,
         )(party_keys(words, parties), *inputs)
+
+    return fun
+
+
+def online(
+    program: Any, parties: int, per_party_in: Sequence[bool], per_party_out: Any
+) -> Callable[..., list[Any]]:
+    """As `simulation`, of the online part alone: `(seeds, corrections, *inputs)`.
+
+    `seeds` is uint32[parties, 8]; corrections have a leading party axis.
+    """
+
+    def fun(seeds: Any, corrections: Any, *inputs: Any) -> list[Any]:
+        def party(seed: Any, own: Any, *values: Any) -> list[Any]:
+            return run(Online(seed, parties, own), program, values)
+
+        return jax.vmap(
+            party,
+            in_axes=(0, 0, *(0 if own else None for own in per_party_in)),
+            out_axes=[0 if own else None for own in per_party_out],
+            axis_name=PARTY,
+            axis_size=parties,
+        )(seeds, corrections, *inputs)
 
     return fun

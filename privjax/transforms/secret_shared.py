@@ -11,15 +11,17 @@ import numpy as np
 
 from privjax import _compat
 from privjax.core.trace import Call
-from privjax.errors import InputError, ProtocolError, RandomKeyError
+from privjax.errors import InputError, ProtocolError, RandomKeyError, TraceError
 from privjax.passes.audit import marked_lines, secrecy
 from privjax.passes.cost import Cost
+from privjax.preprocessing.simulated import Transfers, demand
 from privjax.prg import chacha20
 from privjax.prg.chacha20 import Purpose
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.table import protocol_for
 from privjax.runtimes import material
 from privjax.runtimes.distributed import local_input
+from privjax.runtimes.simulate import party_keys
 from privjax.transforms.base import Transformed, decorator
 from privjax.transforms.report import Report, entry, output_names, short_type
 from privjax.transforms.shared_data import (
@@ -52,6 +54,7 @@ class SecretShared(Transformed):
         public: Any,
         owners: Mapping[str, int] | None,
         runtime: Any,
+        preprocessing: str,
     ) -> None:
         super().__init__(fun)
         self.protocol = protocol_for(protocol, parties)
@@ -71,6 +74,8 @@ class SecretShared(Transformed):
                     f"0 to {parties - 1}."
                 )
         self.runtime = runtime
+        self.preprocessing = self._preprocessing(preprocessing)
+        self._transfers: Transfers | None = None
         self._programs: dict[Any, Program] = {}
         self._online: dict[Program, Any] = {}
         self._digests: dict[Program, str] = {}
@@ -87,8 +92,49 @@ class SecretShared(Transformed):
         consts = _compat.open_jaxpr(program.stages["traced"])[1]
         words = self.session_key(key, [*arrays, *consts], self._digest(program))
         with jax.enable_x64(True):
-            flat = program.run(words, *arrays)
+            if self.preprocessing == "ot":
+                corrections = self._transferred(program, words)
+                flat = program.run_online(words, corrections, *arrays)
+            else:
+                flat = program.run(words, *arrays)
         return self.unflatten(program, self._sound(program, flat))
+
+    # -- without a dealer -----------------------------------------------------------------
+
+    def _preprocessing(self, name: str) -> str:
+        if name not in ("dealer", "ot"):
+            raise InputError(
+                f"preprocessing={name!r} is unknown; choose 'dealer' or 'ot'."
+            )
+        two = self.protocol.name == "semi2k" and self.protocol.parties == 2
+        if name == "ot" and not two:
+            raise ProtocolError(
+                "preprocessing='ot' is for semi2k between two parties, not for "
+                f"{self.protocol.name} among {self.protocol.parties}: use a dealer."
+            )
+        if name == "ot" and self.runtime is not None:
+            raise ProtocolError(
+                "preprocessing='ot' is simulated only; processes take their material "
+                "from `fun.deal(...)`."
+            )
+        return name
+
+    def _transferred(self, program: Program, words: Any) -> Any:
+        """The corrections of one call, made by both parties by oblivious transfer."""
+        if _compat.under_trace() or isinstance(words, _compat.Tracer):
+            raise TraceError(
+                f"{self.__name__} prepares by oblivious transfer, which draws keys from "
+                "the operating system and cannot run under jit, vmap or scan. Call it "
+                "directly, or use preprocessing='dealer'."
+            )
+        if self._transfers is None:
+            self._transfers = Transfers()
+        seeds = party_keys(words, self.protocol.parties)
+        return self._transfers.corrections(program.party, seeds)[0]
+
+    def transfer_cost(self, *args: Any, **kwargs: Any) -> Any:
+        """Rounds and bytes of one call's preprocessing by oblivious transfer."""
+        return demand(self.compiled(*args, **kwargs).party)
 
     def _sound(self, program: Program, flat: Sequence[Any]) -> Sequence[Any]:
         """The outputs of a checked program, unless a check failed."""
@@ -334,14 +380,25 @@ class SecretShared(Transformed):
             (
                 f"reals have {fp.fractional_bits} fractional bits in a ring of "
                 f"{fp.ring_bits}; {rounding}",
-                "semi-honest: parties follow the protocol; the dealer colludes with "
-                "nobody",
+                ADVERSARY[p.name],
                 *(
                     f"public constant {short_type(c)} in the program"
                     for c in _consts(traced)
                 ),
             ),
         )
+
+
+ADVERSARY = {
+    "semi2k": "semi-honest: parties follow the protocol; the dealer colludes with nobody",
+    "spdz2k": (
+        "active with abort: a party that deviates is caught before anything is released, "
+        "but for a chance of about 2^-57 (2^-26 in the ring of 32 bits); the dealer is "
+        "honest"
+    ),
+    "replicated3": "semi-honest, and no two of the three parties collude; no dealer",
+    "reference": "no protection: every party computes on the values themselves",
+}
 
 
 def _consts(closed: Any) -> list[Any]:
@@ -366,6 +423,7 @@ def secret_shared(
     public: Any = (),
     owners: Mapping[str, int] | None = None,
     runtime: Any = None,
+    preprocessing: str = "dealer",
 ) -> SecretShared:
     """Rewrite `fun` to compute on secret shares among `parties` parties.
 
@@ -377,7 +435,10 @@ def secret_shared(
     Args:
       fun: a pure JAX function; `jax.grad` may be inside.
       parties: number of parties, 2 or more.
-      protocol: "semi2k" (semi-honest, dishonest majority, dealer).
+      protocol: "semi2k" (semi-honest, any n - 1 parties may be corrupt, dealer),
+        "spdz2k" (the same with MACs: parties that deviate are caught), "replicated3"
+        (three parties of which one may be corrupt, semi-honest, no dealer), or
+        "reference" (no protection: the values themselves, for comparison).
       fixed_point: `FixedPoint(ring_bits, fractional_bits)`.
       reveal: open the outputs; False returns `SharedArray` leaves instead, which the
         next call accepts.
@@ -385,10 +446,23 @@ def secret_shared(
       owners: which party holds an argument that is given in clear (default party 0).
       runtime: None simulates all parties in this process; `privjax.distributed(...)`
         runs this process's party.
+      preprocessing: "dealer", or "ot": two parties of semi2k make the correlated
+        randomness themselves, by oblivious transfer (slow; not under jit).
 
     Returns:
       A function with the results of `fun`, in their shapes and dtypes.
+
+    Raises:
+      MacCheckError: when called, if a party was caught cheating; nothing is released.
     """
     return SecretShared(
-        fun, parties, protocol, fixed_point, reveal, public, owners, runtime
+        fun,
+        parties,
+        protocol,
+        fixed_point,
+        reveal,
+        public,
+        owners,
+        runtime,
+        preprocessing,
     )

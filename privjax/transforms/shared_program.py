@@ -1,6 +1,6 @@
 """Compiling for secret sharing: from a call to the program that parties run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from privjax.prg.chacha20 import Purpose
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.interface import Protocol
 from privjax.runtimes.discharge import MARKERS, PARTY
-from privjax.runtimes.simulate import simulation
+from privjax.runtimes.simulate import online, party_keys, simulation
 from privjax.transforms.base import typed_key, with_inner_key
 from privjax.transforms.shared_data import SharedArray, is_shared, together
 
@@ -65,6 +65,7 @@ class Program:
     paths: tuple[str, ...]
     checked: bool
     run: Callable[..., Any] = field(repr=False)
+    run_online: Callable[..., Any] = field(repr=False)
 
     @property
     def party(self) -> Any:
@@ -119,7 +120,10 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
         inner,
         call.paths,
         checked,
-        jax.jit(_simulated(party, modes, outs, call.leaves, inner, checked, options)),
+        *map(
+            jax.jit,
+            _simulated(party, modes, outs, call.leaves, inner, checked, options),
+        ),
     )
 
 
@@ -183,17 +187,19 @@ def _simulated(
     inner: bool,
     checked: bool,
     options: Options,
-) -> Callable[..., Any]:
-    shared_in = [m == SHARED for m in modes]
-    run_parties = simulation(
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Functions (session words, [corrections,] *arrays) -> packed outputs: with a dealer
+    in the simulation, and with corrections that were made before."""
+    shapes = (
         party,
         options.protocol.parties,
-        [*([False] * inner), *shared_in],
+        [*([False] * inner), *(m == SHARED for m in modes)],
         [*(kind is not None for kind in outs), *([False] * checked)],
     )
+    whole, later = simulation(*shapes), online(*shapes)
     metas = [x.tree_flatten()[1] if is_shared(x) else None for x in leaves]
 
-    def fun(words: Any, *arrays: Any) -> list[Any]:
+    def prepared(words: Any, arrays: Sequence[Any]) -> list[Any]:
         inputs = [
             x if meta is None else SharedArray(x, *meta).words()
             for x, meta in zip(arrays, metas, strict=True)
@@ -201,14 +207,23 @@ def _simulated(
         if inner:
             inner_words = chacha20.derive(words, (int(Purpose.CALL), 0, 0))
             inputs = [inner_words, *inputs]
-        flat = run_parties(words, *inputs)
+        return inputs
+
+    def packed(flat: list[Any]) -> list[Any]:
         results = [
             x if kind is None else together(x)
             for x, kind in zip(flat, outs, strict=False)
         ]
         return [*results, *flat[len(outs) :]]
 
-    return fun
+    def dealt(words: Any, *arrays: Any) -> list[Any]:
+        return packed(whole(words, *prepared(words, arrays)))
+
+    def with_corrections(words: Any, corrections: Any, *arrays: Any) -> list[Any]:
+        seeds = party_keys(words, options.protocol.parties)
+        return packed(later(seeds, corrections, *prepared(words, arrays)))
+
+    return dealt, with_corrections
 
 
 def spec(x: Any) -> Any:

@@ -31,10 +31,8 @@ def one_hot(p: Protocol, digits: Bit, enabled: Bit) -> Bit:
     m = digits.shape[-1]
     both = joined([p.xor_public(digits, np.uint8(1)), digits])
     # [not b, b] of each digit, highest first; then outer products of neighbours.
-    groups = [
-        both.moved(lambda v, i=i: v[..., np.array([i, m + i])])
-        for i in reversed(range(m))
-    ]
+    pair = lambda i: both.moved(lambda v: v[..., np.array([i, m + i])])  # noqa: E731
+    groups = [pair(i) for i in reversed(range(m))]
     groups.append(_with_axis(enabled, len(enabled.shape)))
     while len(groups) > 1:
         pairs = zip(groups[0::2], groups[1::2], strict=False)

@@ -1,4 +1,4 @@
-"""Bits as XOR shares: gates, and the carry circuit on packed words."""
+"""Bits as XOR shares: gates for `circuits`, and the interface's bit methods."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +8,67 @@ import numpy as np
 from jax import lax
 
 from privjax.core import markers
+from privjax.protocols import circuits
 from privjax.protocols.party import first_party
 from privjax.protocols.shares import Bit, Word
 from privjax.protocols.tuples import And
+
+
+class Gates:
+    """The gates that `circuits` asks for, on words of XOR-shared bits."""
+
+    @staticmethod
+    def xor(x: Any, y: Any) -> Any:
+        return x ^ y
+
+    @staticmethod
+    def xor_public(x: Any, v: Any) -> Any:
+        return x ^ first_party(v)
+
+    @staticmethod
+    def and_public(x: Any, v: Any) -> Any:
+        return x & v
+
+    @staticmethod
+    def shift_left(x: Any, by: int) -> Any:
+        return x << np.array(by, x.dtype)
+
+    @staticmethod
+    def shift_right(x: Any, by: int) -> Any:
+        return x >> np.array(by, x.dtype)
+
+    @staticmethod
+    def halves(word: Any, width: int) -> tuple[Any, Any]:
+        """In the narrowest unsigned type that holds `width` bits."""
+        dtype = np.dtype(f"uint{max(8, width)}")
+        high = word >> np.array(width, word.dtype)
+        low = word & np.array((1 << width) - 1, word.dtype)
+        return high.astype(dtype), low.astype(dtype)
+
+    @staticmethod
+    def and_words(x: Any, ys: Sequence[Any], bits: int) -> list[Any]:
+        """<x AND y> for each of `ys`, bitwise on words of `bits` used bits; one round.
+
+        1. dealer: <a>, <b>, <c> with c = a AND b   (one a for all y)
+        2. open d = x XOR a, e = y XOR b
+        3. <z> = <c> XOR d AND <b> XOR <a> AND e XOR d AND e
+        """
+        a = markers.uniform(x.shape, x.dtype, "xor")
+        bs = [markers.uniform(y.shape, y.dtype, "xor") for y in ys]
+        cs = markers.dealt([a, *bs], And(len(bs)))
+        n = 1 + len(bs)
+        d, *es = markers.open_values(
+            [x ^ a, *(y ^ b for y, b in zip(ys, bs, strict=True))],
+            ("xor",) * n,
+            (bits,) * n,
+        )
+        return [
+            c ^ (d & b) ^ (e & (a ^ first_party(d)))
+            for b, c, e in zip(bs, cs, es, strict=True)
+        ]
+
+
+# -- bits, and all bits of an element --------------------------------------------------
 
 
 def xor(x: Bit, y: Bit) -> Bit:
@@ -31,79 +89,8 @@ def and_public(x: Bit, v: Any) -> Bit:
 def and_(x: Bit, y: Bit) -> Bit:
     """[x AND y]; one round."""
     one = jnp.uint8(1)
-    (z,) = and_words(x.value & one, [y.value & one], 1)
+    (z,) = Gates.and_words(x.value & one, [y.value & one], 1)
     return Bit(z)
-
-
-def and_words(x: Any, ys: Sequence[Any], bits: int) -> list[Any]:
-    """<x AND y> for each of `ys`, bitwise on words of `bits` used bits; one round.
-
-    1. dealer: <a>, <b>, <c> with c = a AND b   (one a for all y)
-    2. open d = x XOR a, e = y XOR b
-    3. <z> = <c> XOR d AND <b> XOR <a> AND e XOR d AND e
-    """
-    a = markers.uniform(x.shape, x.dtype, "xor")
-    bs = [markers.uniform(y.shape, y.dtype, "xor") for y in ys]
-    cs = markers.dealt([a, *bs], And(len(bs)))
-    n = 1 + len(bs)
-    d, *es = markers.open_values(
-        [x ^ a, *(y ^ b for y, b in zip(ys, bs, strict=True))],
-        ("xor",) * n,
-        (bits,) * n,
-    )
-    return [
-        c ^ (d & b) ^ (e & (a ^ first_party(d)))
-        for b, c, e in zip(bs, cs, es, strict=True)
-    ]
-
-
-def less_than_tree(c: Any, r: Any) -> Any:
-    """<[c mod 2^(k-1) < r mod 2^(k-1)]> for public c and shared bits <r>; log2(k) rounds.
-
-    Both words come in `tuples.tree_order`. Bit j generates where r_j AND NOT c_j and
-    propagates where they are equal; both are local because c is public. Each level
-    combines neighbours, (g, p) o (g', p') = (g XOR p AND g', p AND p'): in tree order
-    these are the two halves of the word, so that words shrink by half at every level.
-    """
-    k = r.dtype.itemsize * 8
-    top = np.array(1 << (k - 1), r.dtype)
-    rest = np.array((1 << (k - 1)) - 1, r.dtype)
-    generate = r & ~c & rest
-    propagate = ((r ^ first_party(~c)) & rest) | first_party(jnp.full_like(c, top))
-    width = k
-    while width > 1:
-        width //= 2
-        g_high, g_low = _halves(generate, width)
-        p_high, p_low = _halves(propagate, width)
-        if width == 1:  # nobody needs the last propagate
-            (carried,) = and_words(p_high, [g_low], width)
-        else:
-            carried, propagate = and_words(p_high, [g_low, p_low], width)
-        generate = g_high ^ carried
-    return generate
-
-
-def less_than_prefix(c: Any, r: Any) -> Any:
-    """All borrows of c - r at once: bit j is <[c mod 2^(j+1) < r mod 2^(j+1)]>.
-
-    A parallel prefix (Kogge and Stone 1973) on whole words in natural bit order;
-    log2(k) rounds of two ANDs that share an operand.
-    """
-    k = r.dtype.itemsize * 8
-    generate = r & ~c
-    propagate = r ^ first_party(~c)
-    step = 1
-    while step < k:
-        shift = np.array(step, r.dtype)
-        identity = first_party(jnp.full_like(c, (1 << step) - 1))
-        g_low, p_low = generate << shift, (propagate << shift) | identity
-        if 2 * step == k:  # nobody needs the last propagate
-            (carried,) = and_words(propagate, [g_low], k)
-        else:
-            carried, propagate = and_words(propagate, [g_low, p_low], k)
-        generate = generate ^ carried
-        step *= 2
-    return generate
 
 
 def bits_at(x: Word, positions: Any) -> Bit:
@@ -132,19 +119,4 @@ def shift_right(x: Word, by: int) -> Word:
 
 def prefix_or(x: Word) -> Word:
     """Bit j of the result is the OR of bits j and above; log2(k) rounds."""
-    word, k = x.value, x.value.dtype.itemsize * 8
-    step = 1
-    while step < k:
-        shifted = word >> np.array(step, word.dtype)
-        (both,) = and_words(word, [shifted], k)
-        word = word ^ shifted ^ both
-        step *= 2
-    return Word(word)
-
-
-def _halves(word: Any, width: int) -> tuple[Any, Any]:
-    """(high, low) halves of `width` bits, in the narrowest unsigned type that holds."""
-    dtype = np.dtype(f"uint{max(8, width)}")
-    high = word >> np.array(width, word.dtype)
-    low = word & np.array((1 << width) - 1, word.dtype)
-    return high.astype(dtype), low.astype(dtype)
+    return Word(circuits.prefix_or(Gates, x.value, x.value.dtype.itemsize * 8))

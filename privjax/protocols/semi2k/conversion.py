@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from privjax.core import markers
+from privjax.protocols import circuits
 from privjax.protocols.party import first_party
-from privjax.protocols.semi2k import boolean
 from privjax.protocols.semi2k.arithmetic import fresh_mask
+from privjax.protocols.semi2k.boolean import Gates
 from privjax.protocols.shares import Arith, Bit, Word
 from privjax.protocols.tuples import BitsOf, BitTimes, BitToSum, tree_order
 
@@ -23,7 +24,7 @@ def msb(x: Arith) -> Bit:
     c, r = _open_masked(x, tree=True)
     k = c.dtype.itemsize * 8
     last = np.array(k - 1, c.dtype)  # the top bit keeps its place in tree order
-    borrow = boolean.less_than_tree(tree_order(c), r)
+    borrow = circuits.less_than_tree(Gates, tree_order(c), r)
     top = (r >> last).astype(np.uint8) ^ first_party((c >> last).astype(np.uint8))
     return Bit(top ^ borrow)
 
@@ -31,20 +32,14 @@ def msb(x: Arith) -> Bit:
 def bits_of(x: Arith) -> Word:
     """The words <x>: all bits of x as XOR shares; 1 + log2(k) rounds."""
     c, r = _open_masked(x, tree=False)
-    borrow = boolean.less_than_prefix(c, r)
+    borrow = circuits.less_than_prefix(Gates, c, r)
     return Word(r ^ first_party(c) ^ (borrow << np.array(1, c.dtype)))
 
 
 def is_zero(x: Arith) -> Bit:
     """<[x = 0]>; 1 + log2(k) rounds: x = 0 exactly where all bits of c and r agree."""
     c, r = _open_masked(x, tree=False)
-    same = r ^ first_party(~c)
-    width = c.dtype.itemsize * 8
-    while width > 1:
-        width //= 2
-        high, low = boolean._halves(same, width)
-        (same,) = boolean.and_words(high, [low], width)
-    return Bit(same)
+    return Bit(circuits.all_equal(Gates, c, r))
 
 
 def _open_masked(x: Arith, tree: bool) -> tuple[Any, Any]:

@@ -50,7 +50,7 @@ def product_public(keys: Keys, op: Bilinear, x: Any, y: Any) -> Arith:
         for v in (x, y)
     ]
     axes = [0 if isinstance(v, Arith) else None for v in (x, y)]
-    return Arith(Sum(_times(keys, op, *factors, axes)))
+    return Arith(Sum(_times(keys, op, factors[0], factors[1], axes)))
 
 
 def product(keys: Keys, op: Bilinear, x: Arith, y: Arith) -> Arith:

@@ -109,11 +109,9 @@ class Extended:
             return op(x, y)
         if op.name == "mul":
             return wide.multiply(x, y)
-        product = {
-            "dot_general": wide_products.dot_general,
-            "conv_general_dilated": wide_products.conv_general_dilated,
-        }[op.name]
-        return product(x, y, **dict(op.options))
+        if op.name == "dot_general":
+            return wide_products.dot_general(x, y, **dict(op.options))
+        return wide_products.conv_general_dilated(x, y, **dict(op.options))
 
     def additive(self, fun: Callable[..., Any], *xs: Any) -> Any:
         """`fun`, which only adds and moves entries, on elements.
