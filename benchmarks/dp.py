@@ -66,6 +66,76 @@ def mnist(batch: int = 256) -> tuple[Any, Any, Any]:
     return layers(784, 512, 256, 10), (x, y), sgd(cross_entropy)
 
 
+def cnn(batch: int = 128) -> tuple[Any, Any, Any]:
+    """Two convolutions and two dense layers on 28 x 28 pixels."""
+    rng = np.random.default_rng(1)
+    shapes = {"c1": (5, 5, 1, 16), "c2": (3, 3, 16, 32)}
+    params: dict[str, Any] = {
+        k: jnp.asarray(rng.normal(size=s) / np.prod(s[:3]) ** 0.5, jnp.float32)
+        for k, s in shapes.items()
+    }
+    params["dense"] = layers(32 * 7 * 7, 64, 10)
+
+    def conv(x: Any, kernel: Any) -> Any:
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(
+            x, kernel, (2, 2), "SAME", dimension_numbers=numbers
+        )
+
+    def loss(p: Any, batch: Any) -> Any:
+        x, y = batch
+        x = jax.nn.relu(conv(jax.nn.relu(conv(x, p["c1"])), p["c2"]))
+        return cross_entropy(p["dense"], (x.reshape(x.shape[0], -1), y))
+
+    x = jnp.asarray(rng.normal(size=(batch, 28, 28, 1)), jnp.float32)
+    return params, (x, jnp.asarray(rng.integers(0, 10, batch), jnp.int32)), sgd(loss)
+
+
+def transformer(batch: int = 32, length: int = 64) -> tuple[Any, Any, Any]:
+    """Two layers of width 64 over 256 kinds of tokens, embeddings tied."""
+    rng = np.random.default_rng(1)
+    width, heads = 64, 4
+
+    def matrix(*shape: int) -> Any:
+        return jnp.asarray(rng.normal(size=shape) / shape[0] ** 0.5, jnp.float32)
+
+    def block() -> dict[str, Any]:
+        return {
+            "qkv": matrix(width, 3, heads, width // heads),
+            "out": matrix(width, width),
+            "up": matrix(width, 4 * width),
+            "down": matrix(4 * width, width),
+        }
+
+    params = {
+        "tokens": matrix(256, width),
+        "places": matrix(length, width),
+        "blocks": [block(), block()],
+    }
+
+    def norm(x: Any) -> Any:
+        x = x - x.mean(-1, keepdims=True)
+        return x / jnp.sqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-5)
+
+    def loss(p: Any, tokens: Any) -> Any:
+        h = p["tokens"][tokens[:, :-1]] + p["places"]
+        mask = jnp.tril(jnp.ones((length, length), bool))
+        for b in p["blocks"]:
+            q, k, v = jnp.einsum("btd,dche->cbhte", norm(h), b["qkv"])
+            scores = jnp.einsum("bhte,bhse->bhts", q, k) / (width // heads) ** 0.5
+            attention = jax.nn.softmax(jnp.where(mask, scores, -1e9))
+            mixed = jnp.einsum("bhts,bhse->bthe", attention, v)
+            h = h + mixed.reshape(h.shape) @ b["out"]
+            h = h + jax.nn.gelu(norm(h) @ b["up"]) @ b["down"]
+        losses = optax.softmax_cross_entropy_with_integer_labels(
+            h @ p["tokens"].T, tokens[:, 1:]
+        )
+        return jnp.mean(losses)
+
+    tokens = jnp.asarray(rng.integers(0, 256, (batch, length + 1)), jnp.int32)
+    return params, tokens, sgd(loss)
+
+
 def private_steps(step: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
     """The plain step and two private ones, all called as `step(params, batch, key)`."""
     clipped = differentially_private(step, noise_multiplier=0)
@@ -127,13 +197,25 @@ def rows() -> list[Row]:
     epochs = {name: epoch(step) for name, step in steps.items()}
     whole = seconds(epochs, params, batches, keys, rounds=60, calls=1)
     small = seconds(steps, params, batch, keys[0], rounds=40, calls=20)
-    params, batch, step = mnist()
-    large = seconds(private_steps(step), params, batch, keys[0], rounds=25, calls=1)
+    larger = {
+        "MLP 784-512-256-10, batch 256": mnist(),
+        "MLP 784-512-256-10, batch 2048": mnist(2048),
+        "CNN 28 x 28, batch 128": cnn(),
+        "transformer, 2 layers, 32 x 64 tokens": transformer(),
+    }
     return [
         row(
             "MLP 13-32-24-1, batch 32, step in a scan",
             {name: time / length for name, time in whole.items()},
         ),
         row("MLP 13-32-24-1, batch 32, jitted step", small),
-        row("MLP 784-512-256-10, batch 256, jitted step", large),
+        *(
+            row(
+                name,
+                seconds(
+                    private_steps(step), params, batch, keys[0], rounds=25, calls=1
+                ),
+            )
+            for name, (params, batch, step) in larger.items()
+        ),
     ]

@@ -4,8 +4,9 @@ Three transformations, each a decorator and a function: `federated`, `secret_sha
 `differentially_private`. They compose, inner first.
 """
 
-from privjax import datasets, random
+from privjax import datasets, dp, random
 from privjax.errors import (
+    BudgetError,
     DatasetError,
     DifferentiationError,
     InputError,
@@ -32,6 +33,7 @@ from privjax.transforms.statements import declassify, owned
 __version__ = "0.1.0"
 
 __all__ = [
+    "BudgetError",
     "DatasetError",
     "DifferentiationError",
     "FixedPoint",
@@ -51,6 +53,7 @@ __all__ = [
     "declassify",
     "differentially_private",
     "distributed",
+    "dp",
     "explain",
     "federated",
     "owned",

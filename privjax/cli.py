@@ -1,4 +1,4 @@
-"""The command line: `privjax demo`."""
+"""The command line: `privjax demo`, `privjax audit`."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import privjax
 from privjax import demo
+from privjax.dp import __main__ as auditing
 from privjax.errors import PrivacyError
 
 DATA = ("boston", "pima")
@@ -36,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(required=True, metavar="command")
     add_demo(commands.add_parser("demo", help="train on two real data sets, compare"))
+    audit = commands.add_parser("audit", help="test a private step's claimed epsilon")
+    auditing.add_options(audit)
+    audit.set_defaults(command=auditing.run)
     return top
 
 

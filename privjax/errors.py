@@ -49,5 +49,9 @@ class MacCheckError(PrivacyError):
     """An opened value failed its MAC check: some party cheated. The session is dead."""
 
 
+class BudgetError(PrivacyError):
+    """A release would exceed the budget. Nothing was charged."""
+
+
 class DatasetError(PrivacyError):
     """A data file of the package is missing or damaged."""

@@ -11,13 +11,9 @@ from typing import Any
 import dp_accounting
 from dp_accounting import pld, rdp
 
+from privjax.accounting.events import NEIGHBOURS
 from privjax.errors import InputError
 
-NEIGHBOURS = {
-    "add_or_remove_one": dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
-    "replace_one": dp_accounting.NeighboringRelation.REPLACE_ONE,
-    "zero_out": dp_accounting.NeighboringRelation.REPLACE_SPECIAL,
-}
 ACCOUNTANTS = {"pld": pld.PLDAccountant, "rdp": rdp.RdpAccountant}
 
 
@@ -33,8 +29,9 @@ def epsilon(
     """Epsilon at `delta` of `steps` Gaussian releases on Poisson-sampled batches.
 
     Args:
-      noise_multiplier: the noise's standard deviation divided by the clip norm; 0 means
-        no noise and an infinite epsilon.
+      noise_multiplier: the noise's standard deviation divided by the clip norm (also
+        for "replace_one", which moves a sum by twice that); 0 means no noise and an
+        infinite epsilon.
       steps: how many releases are composed.
       sampling_rate: the probability with which each unit is in a batch, independently of
         the others. 1 means that every step sees all units. For shuffled batches of fixed
@@ -54,7 +51,9 @@ def epsilon(
         return 0.0
     if noise_multiplier == 0:
         return math.inf
-    event = _event(noise_multiplier, steps, sampling_rate)
+    event = _event(
+        _relative(noise_multiplier, neighbours, accountant), steps, sampling_rate
+    )
     try:
         return float(make().compose(event).get_epsilon(delta))
     except dp_accounting.UnsupportedEventError as e:
@@ -94,7 +93,9 @@ def _least_noise(
     return float(
         dp_accounting.calibrate_dp_mechanism(
             _accountant(accountant, neighbours),
-            lambda noise: _event(noise, steps, sampling_rate),
+            lambda noise: _event(
+                _relative(noise, neighbours, accountant), steps, sampling_rate
+            ),
             epsilon,
             delta,
             dp_accounting.LowerEndpointAndGuess(0.0, 1.0),
@@ -108,6 +109,14 @@ def _event(noise_multiplier: float, steps: int, sampling_rate: float) -> Any:
     if sampling_rate < 1:
         step = dp_accounting.PoissonSampledDpEvent(sampling_rate, step)
     return dp_accounting.SelfComposedDpEvent(step, steps)
+
+
+def _relative(noise_multiplier: float, neighbours: str, accountant: str) -> float:
+    """dp-accounting's Renyi accountant wants it relative to what a replacement moves; its
+    other one doubles the sensitivity itself.
+    """
+    doubled = accountant == "rdp" and neighbours == "replace_one"
+    return noise_multiplier / 2 if doubled else noise_multiplier
 
 
 def _accountant(accountant: str, neighbours: str) -> Any:

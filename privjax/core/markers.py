@@ -265,7 +265,10 @@ def pairwise(shape: Sequence[int], dtype: Any) -> tuple[Any, Any]:
 
 
 def links(domain: str, parties: int) -> list[tuple[int, int]]:
-    """Who sends to whom, as (sender, receiver), when one operand of `open` is opened."""
+    """Who sends to whom, as (sender, receiver), when one operand of `open` is opened.
+
+    Pairs of a party with itself are what a "send" keeps.
+    """
     kind, _, rest = domain.partition(":")
     if kind == "send":
         pairs = [pair.split(">") for pair in rest.split(",")]
@@ -274,6 +277,11 @@ def links(domain: str, parties: int) -> list[tuple[int, int]]:
         return [(i, (i + 1) % parties) for i in range(parties)]
     senders = [int(rest)] if kind == "from" else range(parties)
     return [(a, b) for a in senders for b in range(parties) if a != b]
+
+
+def messages(domain: str, parties: int) -> int:
+    """How many messages the opening of one operand takes."""
+    return sum(a != b for a, b in links(domain, parties))
 
 
 def _open_shape(*xs: Any, domains: Any, **_: Any) -> list[Any]:
@@ -305,7 +313,7 @@ def open_values(
         "sum:pairs" and "xor:pairs" (three parties; an operand holds this party's share
         and the next one's on its first axis, so that only one of them is sent),
         "send:0>1,1>0" (for each pair the right one learns what the left one holds; the
-        others get zeros).
+        others get zeros; "0>0" keeps, and sends nothing).
       bits: how many bits of each word mean anything (what a wire would carry).
       checks: for each value a tuple of arrays, empty where nothing authenticates it; the
         pass that makes a program verify its openings reads them.

@@ -92,7 +92,7 @@ def _sent(eqn: Any, parties: int) -> int:
     ):
         # Packed as a wire would carry it: `width` bits of each word mean anything.
         size = v.aval.size // (2 if domain.endswith(":pairs") else 1)
-        bits += size * width * len(markers.links(domain, parties))
+        bits += size * width * markers.messages(domain, parties)
     return bits
 
 

@@ -94,20 +94,45 @@ def _sums(me: Session, batch: Sequence[Request]) -> Results:
     pairs = zip(*(_cut(x, shapes=_shapes(rs)) for x in (total, carry)), strict=True)
     found: list[list[Array]] = []
     wanted = []
+    neighbours = []
     for request, r, (t, c) in zip(batch, rs, pairs, strict=True):
         if isinstance(request.fun, tuples.BitsOf):
-            word = bitmatrix.from_bits(t, r.dtype)
-            found.append([tuples.tree_order(word) if request.fun.tree else word])
+            # Shares of bits: their order and their neighbours are those of the value.
+            word = request.fun.word(bitmatrix.from_bits(t, r.dtype))
+            found.append([word])
+            both = request.fun.neighbours(word)
+            neighbours.append(Request(tuples.And(1), both, request.lead))
         else:
             wanted.append(bits.bits_for_truncation(t, c, request.fun.bits))
             found.append([])
-    if wanted:
-        numbers = yield from bits.bit_to_sum(me, _flat(wanted), rs[0].dtype)
-        parts = iter(_cut(numbers, shapes=_shapes(wanted)))
-        for i, request in enumerate(batch):
-            if isinstance(request.fun, tuples.Truncation):
-                found[i] = [*bits.truncated(rs[i], next(parts), request.fun.bits)]
+    ands: Results = _all_ands(me, neighbours)
+    numbers = bits.bit_to_sum(me, _flat(wanted), rs[0].dtype) if wanted else _nothing()
+    products_of, sums = yield from together([ands, numbers])
+    both = iter(products_of)
+    parts = iter(_cut(sums, shapes=_shapes(wanted)) if wanted else ())
+    for i, request in enumerate(batch):
+        if isinstance(request.fun, tuples.BitsOf):
+            found[i] += next(both)
+        else:
+            found[i] = [*bits.truncated(rs[i], next(parts), request.fun.bits)]
     return found
+
+
+def _nothing() -> Side[Any]:
+    """A protocol without messages."""
+    yield from ()
+    return None
+
+
+def _all_ands(me: Session, requests: Sequence[Request]) -> Results:
+    """`_ands` for words of any type, type by type in a fixed order."""
+    out: list[list[Array]] = [[] for _ in requests]
+    for dtype in sorted({str(r.shares[0].dtype) for r in requests}):
+        mine = [i for i, r in enumerate(requests) if str(r.shares[0].dtype) == dtype]
+        made = yield from _ands(me, [requests[i] for i in mine])
+        for i, results in zip(mine, made, strict=True):
+            out[i] = results
+    return out
 
 
 def _ands(me: Session, batch: Sequence[Request]) -> Results:

@@ -10,21 +10,37 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from privjax.protocols.tuples import halves
 
-def less_than_tree(g: Any, c: Any, r: Any) -> Any:
-    """<[c mod 2^(k-1) < r mod 2^(k-1)]> for public c and shared bits <r>; log2(k) rounds.
+
+def less_than_tree(g: Any, c: Any, r: Any, pairs: Any) -> Any:
+    """<[c mod 2^(k-1) < r mod 2^(k-1)]> for public c and shared bits <r>.
 
     Both words come in `tuples.tree_order`. Bit j generates where r_j AND NOT c_j and
-    propagates where they are equal; both are local because c is public. Each level
-    combines neighbours, (g, p) o (g', p') = (g XOR p AND g', p AND p'): in tree order
-    these are the two halves of the word, so that words shrink by half at every level.
+    propagates where they are equal. Each level combines neighbours,
+    (g, p) o (g', p') = (g XOR p AND g', p AND p'): in tree order these are the two halves
+    of the word, so that words shrink by half at every level. The first level is local,
+    because c is public and the dealer gave `pairs`, the products of both halves of <r>:
+    log2(k) - 1 rounds.
     """
-    width = k = c.dtype.itemsize * 8
-    top = np.array(1 << (k - 1), c.dtype)
-    rest = np.array((1 << (k - 1)) - 1, c.dtype)
-    generate = g.and_public(r, ~c & rest)
-    # The top bit does not count: it propagates.
-    propagate = g.xor_public(g.and_public(r, jnp.full_like(c, rest)), (~c & rest) | top)
+    width = c.dtype.itemsize * 4
+    (n, n_low), (high, low) = halves(~c, width), g.halves(r, width)
+    top = np.array(
+        1 << (width - 1), n.dtype
+    )  # the top bit does not count: it propagates
+    rest = ~top
+    generate = g.xor(
+        g.xor(g.and_public(high, n & rest), g.and_public(pairs, n_low & rest)),
+        g.and_public(low, n_low & (n | top)),
+    )
+    propagate = g.xor(
+        g.xor(
+            g.and_public(high, n_low & rest),
+            g.and_public(pairs, jnp.full_like(n, rest)),
+        ),
+        g.and_public(low, n | top),
+    )
+    propagate = g.xor_public(propagate, n_low & (n | top))
     while width > 1:
         width //= 2
         g_high, g_low = g.halves(generate, width)
@@ -37,16 +53,25 @@ def less_than_tree(g: Any, c: Any, r: Any) -> Any:
     return generate
 
 
-def less_than_prefix(g: Any, c: Any, r: Any) -> Any:
+def less_than_prefix(g: Any, c: Any, r: Any, pairs: Any) -> Any:
     """All borrows of c - r at once: bit j is <[c mod 2^(j+1) < r mod 2^(j+1)]>.
 
-    A parallel prefix (Kogge and Stone 1973) on whole words in natural bit order;
-    log2(k) rounds of two ANDs that share an operand.
+    A parallel prefix (Kogge and Stone 1973) on whole words in natural bit order; each
+    level is one round of two ANDs that share an operand. The first one is local as in
+    `less_than_tree`, with `pairs` the products of neighbouring bits: log2(k) - 1 rounds.
     """
     k = c.dtype.itemsize * 8
-    generate = g.and_public(r, ~c)
-    propagate = g.xor_public(r, ~c)
-    step = 1
+    one = np.array(1, c.dtype)
+    n, below, r_below = ~c, ~c << one, g.shift_left(r, 1)
+    generate = g.xor(
+        g.xor(g.and_public(r, n), g.and_public(pairs, below)),
+        g.and_public(r_below, n & below),
+    )
+    propagate = g.xor(
+        g.xor(g.and_public(r, below | one), pairs), g.and_public(r_below, n)
+    )
+    propagate = g.xor_public(propagate, n & (below | one))
+    step = 2
     while step < k:
         identity = jnp.full_like(c, (1 << step) - 1)
         g_low = g.shift_left(generate, step)
@@ -71,10 +96,15 @@ def prefix_or(g: Any, x: Any, k: int) -> Any:
     return x
 
 
-def all_equal(g: Any, c: Any, r: Any) -> Any:
-    """<[all bits of c and r agree]>; log2(k) rounds."""
-    same = g.xor_public(r, ~c)
-    width = c.dtype.itemsize * 8
+def all_equal(g: Any, c: Any, r: Any, pairs: Any) -> Any:
+    """<[all bits of c and r agree]>; the first level is local: log2(k) - 1 rounds."""
+    width = c.dtype.itemsize * 4
+    (n, n_low), (high, low) = halves(~c, width), g.halves(r, width)
+    same = g.xor(
+        g.xor(g.and_public(high, n_low), pairs),
+        g.and_public(low, n),
+    )
+    same = g.xor_public(same, n & n_low)
     while width > 1:
         width //= 2
         high, low = g.halves(same, width)

@@ -199,17 +199,17 @@ class Protocol:
 
     @staticmethod
     def msb(x: Arith) -> Bit:
-        """<[x < 0]>; 1 + log2 k rounds."""
+        """<[x < 0]>; log2 k rounds."""
         raise NotImplementedError
 
     @staticmethod
     def is_zero(x: Arith) -> Bit:
-        """<[x = 0]>; 1 + log2 k rounds."""
+        """<[x = 0]>; log2 k rounds."""
         raise NotImplementedError
 
     @staticmethod
     def bits_of(x: Arith) -> Word:
-        """All bits of x; 1 + log2 k rounds."""
+        """All bits of x; log2 k rounds."""
         raise NotImplementedError
 
     @staticmethod

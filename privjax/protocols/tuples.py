@@ -82,15 +82,30 @@ class Truncation:
 
 @dataclass(frozen=True)
 class BitsOf:
-    """The bits of r as XOR shares; in the order of a carry tree if `tree`."""
+    """The bits of r as XOR shares, and products of those that a circuit combines first.
+
+    `order` says for which circuit: "tree" (bits in `tree_order`) and "all" combine the
+    two halves of the word, "prefix" every bit with the one below.
+    """
 
     elementwise = True
-    tree: bool
+    order: str
     operands = ("sum",)
-    results = ("xor",)
+    results = ("xor", "xor")
 
     def clear(self, r: Any) -> list[Any]:
-        return [tree_order(r) if self.tree else r]
+        word = self.word(r)
+        high, low = self.neighbours(word)
+        return [word, high & low]
+
+    def word(self, r: Any) -> Any:
+        return tree_order(r) if self.order == "tree" else r
+
+    def neighbours(self, word: Any) -> tuple[Any, Any]:
+        """The factors of the products."""
+        if self.order == "prefix":
+            return word, word << np.array(1, word.dtype)
+        return halves(word, word.dtype.itemsize * 4)
 
 
 @dataclass(frozen=True)
@@ -173,6 +188,14 @@ class Noise:
         steps = jnp.round(noise.astype(np.float64) * 2.0**self.scale)
         signed = np.dtype(f"int{8 * self.dtype.itemsize}")
         return [steps.astype(signed).astype(self.dtype)]
+
+
+def halves(word: Any, width: int) -> tuple[Any, Any]:
+    """(high, low) `width` bits, in the narrowest unsigned type that holds them."""
+    dtype = np.dtype(f"uint{max(8, width)}")
+    high = word >> np.array(width, word.dtype)
+    low = word & np.array((1 << width) - 1, word.dtype)
+    return high.astype(dtype), low.astype(dtype)
 
 
 def tree_order(word: Any) -> Any:

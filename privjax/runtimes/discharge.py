@@ -421,7 +421,7 @@ def _offline_cond(cx: Any, index: Any, *operands: Any, **params: Any) -> list[An
     gathered = []
     for part, branch in enumerate(params["branches"]):
         child = cx.inside(cx.enter(part))
-        control.run(child, branch, [Unknown()] * len(operands))
+        control.run(child, branch, operands)  # shares of keys are the dealer's as well
         gathered.append(child.gathered())
     cx.deliver(0, gathered if any(gathered) else None)
     return [Unknown()] * len(cx.eqn.outvars)

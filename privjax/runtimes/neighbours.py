@@ -49,14 +49,23 @@ def backward(parties: int) -> list[tuple[int, int]]:
 def looked_up(x: Any, links: Links) -> Any:
     """What each party is sent, where one process holds the values of all of them.
 
-    A choice between whole arrays, which XLA fuses with what is done to the result.
+    A contraction with a matrix of zeros and ones. XLA fuses any choice between arrays
+    with what is done to the result, and then computes the values of earlier rounds anew
+    in every later one (15 times as slow for a comparison); it does not do so here.
     """
     everybody, here = lax.all_gather(x, PARTY), lax.axis_index(PARTY)
-    out = jnp.zeros_like(x)
-    for sender, receiver in links:
-        at = lax.broadcast(here == receiver, x.shape)
-        out = lax.select(at, everybody[sender], out)
-    return out
+    chosen = [
+        sum(((here == b) for a, b in links if a == i), jnp.bool_(False))
+        for i in range(everybody.shape[0])
+    ]
+    flat = everybody.reshape(len(chosen), -1)
+    out = lax.dot_general(
+        jnp.stack(chosen).astype(x.dtype),
+        flat,
+        (((0,), (0,)), ((), ())),
+        preferred_element_type=x.dtype,
+    )
+    return out.reshape(x.shape)
 
 
 def passed(x: Any, links: Links) -> Any:
@@ -65,6 +74,8 @@ def passed(x: Any, links: Links) -> Any:
     JAX wants a permutation of all parties: one that has nothing to say sends zeros.
     """
     parties = lax.axis_size(PARTY)
+    if all(a == b for a, b in links):
+        return x
     senders, receivers = zip(*links, strict=True)
     idle, others = set(range(parties)) - {*senders}, set(range(parties)) - {*receivers}
     itself = [(i, i) for i in idle & others]

@@ -12,91 +12,76 @@ from privjax import accounting
 from privjax.core import markers
 from privjax.core.trace import Call, Traced
 from privjax.errors import InputError, LeakError
-from privjax.passes import simplify
 from privjax.passes.dp import Gaussian, Plan, make_plan
-from privjax.passes.dp.clip import run
+from privjax.passes.dp.clip import Settings, diagnose, run
+from privjax.passes.dp.findings import Diagnosis, Releases
+from privjax.passes.dp.modes import Adaptive
+from privjax.passes.dp.options import Options
+from privjax.passes.dp.prepare import prepare
 from privjax.passes.dp.protect import protected_outputs
+from privjax.passes.dp.summed import Owners
 from privjax.passes.units.states import Public, Zero
 from privjax.prg.session import session
 from privjax.transforms.base import Transformed, decorator
 from privjax.transforms.report import Report, entry, output_names
 
-UNRELEASED = ("refuse", "drop")
-
-
-@dataclasses.dataclass(frozen=True)
-class Releases:
-    """What one call of a differentially private function lets out of its units.
-
-    Attributes:
-      protected: the jointly clipped and noised sums, each with the user's line.
-      mechanism: the noise on them (None when `noise_multiplier` is 0).
-      units: how many units the private argument holds.
-      dropped: names of outputs that are replaced because they would leak.
-      declassified: reasons given for values that the user let out, with their lines.
-    """
-
-    protected: tuple[str, ...]
-    mechanism: Gaussian | None
-    units: int
-    dropped: tuple[str, ...]
-    declassified: tuple[str, ...]
-
-    def __str__(self) -> str:
-        lines = [f"{len(self.protected)} sums over {self.units} units, clipped jointly"]
-        if self.mechanism is None:
-            lines[0] += ", WITHOUT noise"
-        else:
-            lines[0] += f", noise of standard deviation {self.mechanism.sigma:.4g}"
-        lines += [f"  {text}" for text in self.protected]
-        lines += [f"dropped: {name}" for name in self.dropped]
-        lines += [f"declassified: {why}" for why in self.declassified]
-        return "\n".join(lines)
-
 
 class DifferentiallyPrivate(Transformed):
-    """The result of `differentially_private`; called like the plain step, plus `key=`."""
+    """The result of `differentially_private`; called like the plain step, plus `key=`.
 
-    def __init__(
-        self,
-        fun: Callable[..., Any],
-        private: Any,
-        clip_norm: float,
-        noise_multiplier: float,
-        denominator: float | None,
-        protected: Any,
-        outputs_unreleased: str,
-    ) -> None:
+    Also `mask=` ([rows], false for rows that count as no unit), `units=` ([rows], the
+    number of the unit that each row belongs to) and, where the clip norm adapts,
+    `clip_norm=`; each is called `privacy_mask=` and so on where the step has an argument
+    of that name.
+    """
+
+    def __init__(self, fun: Callable[..., Any], private: Any, options: Options) -> None:
         super().__init__(fun)
-        _positive("clip_norm", clip_norm)
-        if not 0 <= noise_multiplier < math.inf:
-            raise InputError(f"noise_multiplier={noise_multiplier} is not at least 0.")
-        if denominator is not None:
-            _positive("denominator", denominator)
-        if outputs_unreleased not in UNRELEASED:
-            raise InputError(
-                f"outputs_unreleased={outputs_unreleased!r} is none of {UNRELEASED}."
-            )
+        self.options = options
         self.private = self.argument_names(private, "private")
-        self.clip_norm = float(clip_norm)
-        self.noise_multiplier = float(noise_multiplier)
-        self.denominator = denominator
-        self.protected = protected
-        self.drop = outputs_unreleased == "drop"
-        self.needs_key = self.noise_multiplier > 0
+        self.needs_key = options.noise_multiplier > 0
+        self._extra = {
+            name: f"privacy_{name}" if name in self.signature.parameters else name
+            for name in ("mask", "units", "clip_norm")
+        }
         self._programs: dict[Any, Callable[..., Any]] = {}
+
+    @property
+    def clip_norm(self) -> float:
+        return float(self.options.clip_norm)
+
+    @property
+    def noise_multiplier(self) -> float:
+        return float(self.options.noise_multiplier)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         key = self.pop_key(kwargs)
+        extra = self._pop_extra(kwargs)
         call = self.call(args, kwargs)
-        self._units(call)
-        words = self.call_key(key, call.leaves) if self.needs_key else None
+        self._check(call, extra)
+        values = [*call.leaves, *(x for x in extra.values() if x is not None)]
+        words = self.call_key(key, values) if self.needs_key else None
         static = (call.static, call.paths)
         program = self._programs.get(static)
         if program is None:
             program = self._compile(dataclasses.replace(call, leaves=()))
             self._programs[static] = program
-        return program(words, *call.leaves)
+        return program(words, extra, *call.leaves)
+
+    def diagnose(self, *args: Any, **kwargs: Any) -> Diagnosis:
+        """The norms of the units' contributions: for the eyes of who holds the data.
+
+        Takes the arguments of a call. Nothing of it is private: do not publish it.
+        """
+        self.pop_key(kwargs)
+        extra = self._pop_extra(kwargs)
+        call = self.call(args, kwargs)
+        rows = self._check(call, extra)
+        _, plan, units = self._plan(call, call.leaves)
+        found = diagnose(plan, call.leaves, self._settings(units, rows, extra, 1))
+        scale = self.options.scale(units)
+        norms = np.asarray(found.norms) / scale
+        return Diagnosis(norms, np.asarray(found.kept))
 
     def releases(self, *args: Any, **kwargs: Any) -> Releases:
         """What a call with these arguments releases; nothing is computed.
@@ -104,22 +89,28 @@ class DifferentiallyPrivate(Transformed):
         Raises: `LeakError` where the call itself would.
         """
         self.pop_key(kwargs)
+        extra = self._pop_extra(kwargs)
         call = self.call(args, kwargs)
-        units = self._units(call)
-        traced, plan, _ = self._plan(call, call.leaves)
+        self._check(call, {name: None for name in extra})
+        traced, plan, units = self._plan(call, call.leaves)
         return Releases(
             tuple(map(str, plan.releases)),
-            self._mechanism(plan, units) if self.needs_key else None,
+            self._mechanism(plan, units) if self.needs_key and plan.releases else None,
             units,
             tuple(output_names(traced.out_tree)[i] for i in plan.dropped),
             plan.declassified,
+            tuple(f"{share:g} of the budget at {line}" for line, share in plan.asked),
+            tuple(
+                f"{jax.numpy.result_type(x)}{list(np.shape(x))}" for x in traced.consts
+            ),
         )
 
     def report(self, *args: Any, **kwargs: Any) -> Report:
         """See `privjax.explain`."""
-        self.pop_key(kwargs)
-        call = self.call(args, kwargs)
         found = self.releases(*args, **kwargs)
+        self.pop_key(kwargs)
+        self._pop_extra(kwargs)
+        call = self.call(args, kwargs)
         traced, plan, units = self._plan(call, call.leaves)
         mine = self.argument_leaves(call, self.private)
         inputs = [
@@ -190,20 +181,16 @@ class DifferentiallyPrivate(Transformed):
             delta=delta,
             neighbours=neighbours,
         )
-        return DifferentiallyPrivate(
-            self.fun,
-            self.private,
-            self.clip_norm,
-            noise,
-            self.denominator,
-            self.protected,
-            UNRELEASED[self.drop],
-        )
+        options = dataclasses.replace(self.options, noise_multiplier=noise)
+        return DifferentiallyPrivate(self.fun, self.private, options)
 
     # -- inside ------------------------------------------------------------------------
 
-    def _units(self, call: Call) -> int:
-        """The number of units; checks the private leaves."""
+    def _pop_extra(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        return {name: kwargs.pop(word, None) for name, word in self._extra.items()}
+
+    def _check(self, call: Call, extra: dict[str, Any]) -> int:
+        """The number of rows of the private leaves, which must agree."""
         sizes = {}
         flags = self.argument_leaves(call, self.private)
         for path, mine, x in zip(call.paths, flags, call.leaves, strict=True):
@@ -218,36 +205,102 @@ class DifferentiallyPrivate(Transformed):
             raise InputError(
                 f"private arrays have different numbers of units: {sizes}."
             )
-        units = next(iter(sizes.values()))
-        if units == 0:
+        rows = int(next(iter(sizes.values())))
+        if rows == 0:
             raise InputError(f"the private argument {self.private} has no units.")
-        return units
+        for name in ("mask", "units"):
+            if extra[name] is not None and np.shape(extra[name]) != (rows,):
+                raise InputError(
+                    f"{self._extra[name]}= has the shape {np.shape(extra[name])}; there "
+                    f"are {rows} rows."
+                )
+        o = self.options
+        if rows % o.microbatches:
+            raise InputError(f"{o.microbatches} microbatches of {rows} rows.")
+        if 1 < o.microbatches == rows:
+            raise InputError("microbatches have to hold at least two rows each.")
+        if o.microbatches > 1 and extra["units"] is not None:
+            raise InputError(
+                "units= with microbatches: a unit may have rows in several."
+            )
+        if extra["clip_norm"] is not None and not o.adapts:
+            raise InputError("clip_norm= of a call is for clipping='adaptive'.")
+        return rows
 
     def _compile(self, call: Call) -> Callable[..., Any]:
-        def program(words: Any, *leaves: Any) -> Any:
+        def program(words: Any, extra: dict[str, Any], *leaves: Any) -> Any:
+            mine = self.argument_leaves(call, self.private)
+            rows = next(np.shape(x)[0] for x, m in zip(leaves, mine, strict=True) if m)
             traced, plan, units = self._plan(call, leaves)
 
-            def noise(sums: list[Any]) -> list[Any]:
+            def noise(sums: list[Any], bound: float, share: float, place: str) -> Any:
                 if words is None:
                     return sums
+                count = sum(math.prod(np.shape(x)) for x in sums)
+                mechanism = self._gaussian(bound, share, count)
                 # Other sums, or another scale, get other noise also where a key is reused.
-                mechanism = self._mechanism(plan, units)
-                key = session(words, *sums, context=repr(mechanism))
-                return markers.noise(key, sums, mechanism)
+                context = f"{mechanism} of {place}"
+                return markers.noise(
+                    session(words, *sums, context=context), sums, mechanism
+                )
 
-            flat = run(plan, leaves, self._bound(units), noise)
+            pieces = self.options.microbatches
+            settings = self._settings(units, rows, extra, pieces)
+            flat, within = run(plan, leaves, settings, noise)
             filled = [
                 _nothing(aval) if x is None else x
                 for x, aval in zip(flat, traced.out_avals, strict=True)
             ]
-            return jax.tree.unflatten(traced.out_tree, filled)
+            out = jax.tree.unflatten(traced.out_tree, filled)
+            if within is None:
+                return out
+            return out, self._next_clip_norm(extra, within, rows)
 
         program.__name__ = f"private_{self.__name__}"
         return jax.jit(program)
 
+    def _settings(
+        self, units: int, rows: int, extra: dict[str, Any], pieces: int
+    ) -> Settings:
+        o = self.options
+        owners = clip = None
+        if extra["units"] is not None:
+            owners = Owners(
+                jax.numpy.asarray(extra["units"]).astype("int32"), o.max_units or rows
+            ).proper()
+        if o.adapts:
+            clip = self._clip_norm(extra) * o.scale(units)
+        return Settings(
+            o.bound(units),
+            o.mode,
+            clip,
+            o.scale(units),
+            owners,
+            extra["mask"],
+            pieces,
+            o.denominator is None,
+            o.rescale(rows),
+        )
+
+    def _clip_norm(self, extra: dict[str, Any]) -> Any:
+        given = extra["clip_norm"]
+        start = self.clip_norm if given is None else given
+        return jax.numpy.asarray(start, jax.numpy.float32)
+
+    def _next_clip_norm(self, extra: dict[str, Any], within: Any, rows: int) -> Any:
+        o, mode = self.options, self.options.mode
+        assert isinstance(mode, Adaptive)
+        units = o.expected_units or o.max_units or rows
+        fraction = jax.numpy.clip((within / units + 1) / 2, 0, 1)
+        change = jax.numpy.exp(-mode.rate * (fraction - mode.quantile))
+        return (self._clip_norm(extra) * change).astype(jax.numpy.float32)
+
     def _plan(self, call: Call, leaves: Sequence[Any]) -> tuple[Traced, Plan, int]:
-        traced = call.trace(leaves)
         mine = self.argument_leaves(call, self.private)
+        parts = self.options.microbatches
+        traced = call.trace(
+            [_part(x, parts) if m else x for x, m in zip(leaves, mine, strict=True)]
+        )
         units = next(
             aval.shape[0] for aval, m in zip(traced.in_avals, mine, strict=True) if m
         )
@@ -256,7 +309,7 @@ class DifferentiallyPrivate(Transformed):
         bound = self.signature.bind(*args, **kwargs)
         public = [x for name, x in bound.arguments.items() if name not in self.private]
         output = jax.tree.unflatten(traced.out_tree, traced.out_avals)
-        protected = protected_outputs(self.protected, public, output)
+        protected = protected_outputs(self.options.protected, public, output)
         if not any(protected):
             raise LeakError(
                 f"no part of the result of {self.__name__} has the structure of one of "
@@ -264,21 +317,22 @@ class DifferentiallyPrivate(Transformed):
                 'noised. Say so with protected="all", or with the positions or keys of '
                 "these parts of the result."
             )
-        closed = simplify.dce(simplify.inline(traced.closed, remat=True))
+        closed = prepare(traced.closed)
         axes = [0 if m else None for m in mine]
-        plan = make_plan(
-            closed, axes, protected, output_names(traced.out_tree), self.drop
-        )
+        drop = self.options.outputs_unreleased == "drop"
+        plan = make_plan(closed, axes, protected, output_names(traced.out_tree), drop)
+        if plan.asked and parts > 1:
+            raise InputError("privjax.release does not work with microbatches.")
         return traced, plan, units
 
-    def _bound(self, units: int) -> float:
-        return self.clip_norm / (
-            units if self.denominator is None else self.denominator
-        )
-
     def _mechanism(self, plan: Plan, units: int) -> Gaussian:
-        count = sum(math.prod(r.shape) for r in plan.releases)
-        return Gaussian.of(self.noise_multiplier, self._bound(units), count)
+        count = sum(math.prod(r.shape) for r in plan.releases) + self.options.adapts
+        o = self.options
+        moves = o.bound(units) / (o.microbatches if o.denominator is None else 1)
+        return self._gaussian(moves, plan.share, count)
+
+    def _gaussian(self, bound: float, share: float, count: int) -> Gaussian:
+        return Gaussian.of(self.noise_multiplier / math.sqrt(share), bound, count)
 
 
 @decorator
@@ -291,6 +345,10 @@ def differentially_private(
     denominator: float | None = None,
     protected: Any = "state",
     outputs_unreleased: str = "refuse",
+    clipping: Any = "flat",
+    microbatches: int = 1,
+    expected_units: float | None = None,
+    max_units: int | None = None,
 ) -> DifferentiallyPrivate:
     """Turn an ordinary train step, with `jax.grad` inside, into DP-SGD.
 
@@ -314,11 +372,19 @@ def differentially_private(
         positions or keys.
       outputs_unreleased: what becomes of other outputs that depend on the units, such as
         the loss: "refuse" the program, or "drop" them (replaced by NaN, or 0 for integers).
+      clipping: "flat", "per_layer", "automatic", "adaptive", or one of
+        `privjax.passes.dp.modes` with its settings, such as `Grouped`.
+      microbatches: in how many parts the batch is worked on, one after the other. The
+        step is traced for one part; where its loss is a mean, the means are averaged.
+      expected_units: what a mean is to divide by in place of the number of rows: the
+        expected batch size, where batches are padded and `mask=` says which rows count.
+      max_units: how many units there are at most, where `units=` says which unit each row
+        belongs to; by default as many as rows.
 
     Returns:
-      A function like `step` that also takes `key=` (`privjax.random.key()`), with
-      `.epsilon(steps=, sampling_rate=, delta=)`, `.noise_for(epsilon=, ...)` and
-      `.releases(*args)`.
+      A function like `step` that also takes `key=` (`privjax.random.key()`), `mask=` and
+      `units=`, with `.epsilon(steps=, sampling_rate=, delta=)`,
+      `.noise_for(epsilon=, ...)`, `.releases(*args)` and `.diagnose(*args)`.
 
     Raises, when called:
       LeakError: something would leave that is not clipped and noised.
@@ -329,20 +395,26 @@ def differentially_private(
     the result is that of a Gaussian mechanism with this noise multiplier; up to the
     rounding errors of floating-point sums, which are not accounted for.
     """
-    return DifferentiallyPrivate(
-        step,
-        private,
+    options = Options(
         clip_norm,
         noise_multiplier,
         denominator,
         protected,
         outputs_unreleased,
+        clipping,
+        microbatches,
+        expected_units,
+        max_units,
     )
+    return DifferentiallyPrivate(step, private, options)
 
 
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise InputError(f"{name}={value} is not a positive number.")
+def _part(x: Any, parts: int) -> Any:
+    """The shape of one of `parts` equal parts of the rows."""
+    if parts == 1:
+        return x
+    x = jax.typeof(x) if hasattr(x, "dtype") else x
+    return jax.ShapeDtypeStruct((x.shape[0] // parts, *x.shape[1:]), x.dtype)
 
 
 def _nothing(aval: Any) -> Any:

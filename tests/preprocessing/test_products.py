@@ -48,8 +48,8 @@ REQUESTS = [
     (T.Truncation(18), (U64, 2, 3)),
     (T.Truncation(0), (U64, 3)),
     (T.Truncation(9), (U32, 3)),
-    (T.BitsOf(True), (U64, 3)),
-    (T.BitsOf(False), (U32, 2, 2)),
+    (T.BitsOf("tree"), (U64, 3)),
+    (T.BitsOf("prefix"), (U32, 2, 2)),
     (T.And(1), (U64, 3), (U64, 3)),
     (T.And(2), (U8, 2, 2), (U8, 2, 2), (U8, 2, 2)),
     (T.And(1), (U8, 2, 3, 1), (U8, 2, 1, 2)),
@@ -193,7 +193,7 @@ EDGES = [0, 1, 2**63, 2**64 - 1, 2**63 - 1, 2**18 - 1, 0x5555555555555555]
 def test_extreme_shares() -> None:
     """Carries through the whole word, and none at all."""
     pairs = np.array([(a, b) for a in EDGES for b in EDGES], U64).T
-    for fun in (T.Truncation(18), T.BitsOf(False)):
+    for fun in (T.Truncation(18), T.BitsOf("prefix")):
 
         def side(me, fun=fun):
             with jax.enable_x64(True):

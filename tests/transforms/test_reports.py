@@ -51,7 +51,7 @@ def test_secret_shared():
     }
     assert any("reveal" in r and "test_reports.py" in r for r in report.releases)
     # Input, product, 1 + 6 for the sign, selection, opening of result and sum.
-    assert report.cost.rounds == 11
+    assert report.cost.rounds == 10
     assert report.cost == SHARED.cost(BATCH[0], W)
     for text in ("rounds", "ring of 64", "dealer"):
         assert text in str(report)

@@ -1,9 +1,12 @@
 """Differential privacy: release sums over units only clipped and noised.
 
-`plan.py` decides what is released, `terms.py` holds a sum over units as operands from
-which per-unit norms and the clipped sum follow without materialising per-unit values
-where that is cheaper, `aggregators.py` makes them from the equations in which units are
-summed, `evaluate.py` and `loops.py` run the program, `clip.py` clips and adds the noise.
+`prepare.py` splices calls, `plan.py` decides what is released. `terms.py` holds a sum over
+units as operands, `summed.py` finds per-unit norms and the clipped sum from them the
+cheapest way, `aggregators.py` makes them from the equations in which units are summed.
+`evaluate.py` and `loops.py` run the program, `clip.py` clips in one of the ways of
+`modes.py` and has noise of `mechanisms.py` added; `release.py` has the marker with which
+a user asks for one more release. `options.py` and `findings.py` are the settings and what
+can be said about a step.
 """
 
 from privjax.passes.dp.mechanisms import Gaussian

@@ -4,6 +4,7 @@
 runs the equation for each unit alone (its axis kept, at size 1) under `vmap`.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,7 +17,9 @@ from jax import lax
 
 from privjax import _compat
 from privjax._typing import Array
-from privjax.passes.dp.terms import Product, Rows, Summed
+from privjax.passes.dp.maps import Permuted
+from privjax.passes.dp.summed import Summed
+from privjax.passes.dp.terms import Lookup, Product, Rows
 from privjax.passes.units import layout
 from privjax.passes.units.states import Digit, PerUnit, State
 
@@ -100,48 +103,70 @@ def dot_general(eqn: Any, values: Sequence[Array], states: Sequence[State]) -> S
 
 
 def conv(eqn: Any, values: Sequence[Array], states: Sequence[State]) -> Summed:
-    """A convolution kernel's gradient: one batched product per tap of the kernel.
+    """A convolution kernel's gradient, in which the batch plays the channels.
 
-    In the backward equation the batch plays the channels, the kernel's taps are the
-    output's positions, and the output's cotangent is the window.
+    The kernel's taps are the output's positions, and the output's cotangent is the
+    window. For each tap the input's values under the window are one operand of a
+    contraction over the window; groups of a grouped convolution stay apart.
     """
     p = eqn.params
     numbers = p["dimension_numbers"]
-    lhs, rhs = numbers.lhs_spec, numbers.rhs_spec
+    lhs, rhs, out = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
     states = _aligned(states, [lhs[1], rhs[1]])
+    state = states[0]
     whole = all(isinstance(s, PerUnit) and s.axis is not None for s in states)
-    if not whole or p["batch_group_count"] != 1:
+    if not whole or not isinstance(state, PerUnit) or p["feature_group_count"] != 1:
         return by_unit(eqn, values, states)
     x = values[0].transpose(lhs[1], lhs[0], *lhs[2:])  # [units, out batch, *space]
     d = values[1].transpose(rhs[1], rhs[0], *rhs[2:])  # [units, out feature, *window]
-    space = len(lhs) - 2
     dilation = zip(p["padding"], p["lhs_dilation"], strict=True)
     inside = [(lo, hi, k - 1) for (lo, hi), k in dilation]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *inside])
-    out_shape = eqn.outvars[0].aval.shape
-    taps = [out_shape[a] for a in numbers.out_spec[2:]]
+    units, groups, dtype = x.shape[0], p["batch_group_count"], eqn.outvars[0].aval.dtype
     window = d.shape[2:]
-    flat_d = d.reshape(*d.shape[:2], -1)
-    products = []
-    for tap in np.ndindex(*taps):
+    taps = [eqn.outvars[0].aval.shape[a] for a in out[2:]]
+    d = d.reshape(units, groups, d.shape[1] // groups, -1)
+
+    def under(tap: tuple[int, ...]) -> Array:
+        """[units, groups, out batch of a group, window]: what one tap sees."""
         step = np.asarray(p["rhs_dilation"])
         start = np.multiply(tap, p["window_strides"])
         stop = start + (np.asarray(window) - 1) * step + 1
         piece = lax.slice(x, [0, 0, *start], [*x.shape[:2], *stop], [1, 1, *step])
-        piece = piece.reshape(*piece.shape[:2], -1)
-        products.append(
-            lax.dot_general(
-                piece, flat_d, (((2,), (2,)), ((0,), (0,))), precision=p["precision"]
-            )
-        )
-    rows = jnp.stack(products, axis=3).reshape(*products[0].shape, *taps)
-    # Now [units, out batch, out feature, *taps]: put them where the equation has them.
-    to = {a: i + 1 for i, a in enumerate(numbers.out_spec)}
-    rows = rows.transpose(0, *(to[a] for a in range(space + 2)))
-    state = states[0]
-    assert isinstance(state, PerUnit)
-    dtype = eqn.outvars[0].aval.dtype
-    return Summed((Rows(rows.astype(dtype), (), resolved(state.digits)),))
+        return piece.reshape(units, groups, x.shape[1] // groups, -1)
+
+    every = np.ndindex(*taps)
+    m, n, length = math.prod(taps) * x.shape[1] // groups, d.shape[2], d.shape[3]
+    digits, precision = resolved(state.digits), p["precision"]
+    # The kernel as [groups, *taps, out batch, out feature], and where the equation has
+    # these axes.
+    space = len(taps)
+    shape = (groups, *taps, x.shape[1] // groups, n)
+    to = {out[0]: (space + 1,), out[1]: (0, space + 2)}
+    to |= {a: (k + 1,) for k, a in enumerate(out[2:])}
+    order = tuple(k for a in range(space + 2) for k in to[a])
+    last = Permuted(order, tuple(eqn.outvars[0].aval.shape))
+    contract = (((3,), (3,)), ((0, 1), (0, 1)))
+    dot = functools.partial(
+        lax.dot_general, dimension_numbers=contract, precision=precision
+    )
+    gram = length * length * (m + n) < 3 * m * n
+    if not gram and units * groups * length * m > _UNFOLDED:
+        each = jnp.stack([dot(under(tap), d) for tap in every], axis=2)
+    else:
+        unfolded = jnp.stack([under(tap) for tap in every], axis=2)
+        unfolded = unfolded.reshape(units, groups, m, length)
+        if gram:
+            a, b = unfolded.mT, d.mT
+            product = Product(a, b, shape, dtype, precision, (last,), digits)
+            return Summed((product,))
+        each = dot(unfolded, d)
+    rows = each.reshape(units, *shape).astype(dtype)
+    return Summed((Rows(rows, (last,), digits),))
+
+
+# Values of an unfolded input up to which one contraction beats one for each tap.
+_UNFOLDED = 1 << 20
 
 
 def scatter_add(eqn: Any, values: Sequence[Array], states: Sequence[State]) -> Summed:
@@ -161,7 +186,28 @@ def scatter_add(eqn: Any, values: Sequence[Array], states: Sequence[State]) -> S
         ),
     )
     both = [mine, partner] if side == 1 else [partner, mine]
-    return by_unit(eqn, values, [states[0], *both])
+    table = values[0].shape
+    rows_of_a_table = (
+        n.scatter_dims_to_operand_dims == n.inserted_window_dims == (0,)
+        and not n.operand_batching_dims
+        and n.update_window_dims == tuple(range(len(batch), values[2].ndim))
+        and values[2].shape[len(batch) :] == table[1:]
+        and values[1].shape[-1] == 1
+    )
+    if not rows_of_a_table or len(table) < 2:
+        return by_unit(eqn, values, [states[0], *both])
+    ids = split_units(values[1], both[0].digits)
+    updates = split_units(values[2], both[1].digits)
+    ids = ids.reshape(ids.shape[0], -1)
+    if eqn.params["mode"] == lax.GatherScatterMode.CLIP:
+        ids = jnp.clip(ids, 0, table[0] - 1)
+    flat = (table[0], math.prod(table[1:]))
+    updates = updates.reshape(*ids.shape, flat[1])
+    dtype = eqn.outvars[0].aval.dtype
+    term: Lookup = Lookup(ids, updates, flat, dtype, (), resolved(mine.digits))
+    if len(table) > 2:
+        term = term.mapped(Permuted((0, 1), table))
+    return Summed((term,))
 
 
 def _aligned(states: Sequence[State], axes: Sequence[int]) -> list[State]:
@@ -184,6 +230,7 @@ Aggregator = Callable[[Any, Sequence[Array], Sequence[State]], Summed]
 
 AGGREGATORS: dict[str, Aggregator] = {
     "reduce_sum": reduce_sum,
+    "psum": reduce_sum,
     "dot_general": dot_general,
     "conv_general_dilated": conv,
     "scatter-add": scatter_add,

@@ -5,13 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from privjax import _compat
 from privjax._typing import Array
 from privjax.core.labels import Labels
 from privjax.errors import UnsupportedError
 from privjax.passes.dp.aggregators import AGGREGATORS, resolved
-from privjax.passes.dp.terms import Map, Rows, Summed, added
+from privjax.passes.dp.maps import Map
+from privjax.passes.dp.summed import Summed, added
+from privjax.passes.dp.terms import Rows
 from privjax.passes.units import constants
 from privjax.passes.units.states import PerUnit, State, Sum
 
@@ -25,11 +28,20 @@ ISOMETRIES = frozenset(
 
 
 class Evaluator:
-    """One scope: a jaxpr, the states of its variables, and their values."""
+    """One scope: a jaxpr, the states of its variables, and their values.
 
-    def __init__(self, labels: Labels, natural: dict[Any, State] | None = None) -> None:
+    `release` is what the marker of that name does to a sum.
+    """
+
+    def __init__(
+        self,
+        labels: Labels,
+        natural: dict[Any, State] | None = None,
+        release: Callable[[int, Any, Summed], Array] | None = None,
+    ) -> None:
         self.labels = labels
         self.natural = natural or {}
+        self.release = release
         self.env: dict[Any, Value] = {}
         self.scalars: dict[Any, Value] = {}
 
@@ -52,6 +64,8 @@ class Evaluator:
     def results(self, index: int, eqn: Any, values: Sequence[Value]) -> list[Value]:
         name = eqn.primitive.name
         states = [self.state(v) for v in eqn.invars]
+        if name == "release" and self.release and isinstance(values[0], Summed):
+            return [self.release(index, eqn, values[0])]
         if not any(isinstance(self.state(v), Sum) for v in eqn.outvars):
             if name == "broadcast_in_dim" and values[0].size == 1:
                 self.scalars[eqn.outvars[0]] = values[0].reshape(())
@@ -59,6 +73,9 @@ class Evaluator:
             return _compat.bind(eqn, [plain(v, atom) for v, atom in pairs])
         if name in CONTROL:
             return CONTROL[name](self, index, eqn, values)
+        if name == "optimization_barrier":
+            held = iter(lax.optimization_barrier([v for v in values if is_plain(v)]))
+            return [next(held) if is_plain(v) else v for v in values]
         if any(isinstance(s, PerUnit) and s.axes for s in states):
             if name not in AGGREGATORS:
                 line = _compat.user_line(eqn.source_info)
@@ -79,8 +96,8 @@ class Evaluator:
         if name == "convert_element_type":
             # Sums stay in at least float32 until they are released: rounding a sum to a
             # narrower type would move it by more than its sensitivity.
-            whole = not jnp.issubdtype(eqn.invars[0].aval.dtype, jnp.inexact)
-            return self.by_rows(eqn, values) if whole else [sums[0]]
+            kept = _kind(eqn.invars[0]) == _kind(eqn.outvars[0])
+            return [sums[0]] if kept else self.by_rows(eqn, values)
         if name in ISOMETRIES:
             return [sums[0].mapped(Map(eqn))]
         if name in ("add", "add_any"):  # what is no sum is zero
@@ -112,6 +129,16 @@ class Evaluator:
         ]
         out = jax.vmap(lambda *xs: _compat.bind(eqn, xs), in_axes=axes)(*operands)
         return [Summed((Rows(x, (), digits),)) for x in out]
+
+
+def is_plain(value: Value) -> bool:
+    return not isinstance(value, Summed)
+
+
+def _kind(atom: Any) -> Any:
+    """Real or complex floating-point numbers, or neither."""
+    kinds = (jnp.floating, jnp.complexfloating)
+    return next((k for k in kinds if jnp.issubdtype(atom.aval.dtype, k)), None)
 
 
 def one_unit(x: Array, state: PerUnit) -> Summed:

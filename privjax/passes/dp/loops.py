@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -19,7 +20,8 @@ from privjax._typing import Array
 from privjax.core.labels import Labels
 from privjax.errors import UnsupportedError
 from privjax.passes.dp.evaluate import CONTROL, Evaluator, Value, run_body
-from privjax.passes.dp.terms import Map, NotAdditive, Product, Rows, Summed, Term, added
+from privjax.passes.dp.summed import NotAdditive, Summed, added
+from privjax.passes.dp.terms import Lookup, Rows, Term
 from privjax.passes.units.states import Digit, PerUnit, Sum
 
 
@@ -203,11 +205,7 @@ def _over_steps(term: Term, loop: int) -> Term:
     at = _digit(term, loop)
     if at is not None:
         return _more_units(term, at)
-    if isinstance(term, Rows):
-        return replace(term, x=jnp.sum(term.x, axis=0))
-    longer = [jnp.moveaxis(x, 0, 2) for x in (term.a, term.b)]
-    a, b = (x.reshape(*x.shape[:2], -1, x.shape[4]) for x in longer)
-    return replace(term, a=a, b=b)
+    return term.over_steps()
 
 
 def _more_units(term: Term, at: int) -> Term:
@@ -223,9 +221,7 @@ def _more_units(term: Term, at: int) -> Term:
 
     digits = list(term.digits)
     digits[at] = replace(digits[at], loop=0)
-    if isinstance(term, Rows):
-        return replace(term, x=merge(term.x), digits=tuple(digits))
-    return replace(term, a=merge(term.a), b=merge(term.b), digits=tuple(digits))
+    return replace(term.each(merge), digits=tuple(digits))
 
 
 def _per_step(term: Term, loop: int) -> Term:
@@ -235,10 +231,12 @@ def _per_step(term: Term, loop: int) -> Term:
             "a `scan` runs over parts of the batch and returns a sum for each of them; "
             "carry one sum instead."
         )
-    maps = tuple(Map(m.eqn, m.lifts + 1) for m in term.maps)
+    maps = tuple(m.lifted() for m in term.maps)
+    if isinstance(term, Lookup):
+        each = jax.vmap(lambda ids, b: replace(term, ids=ids, b=b, maps=()).rows())
+        return Rows(jnp.moveaxis(each(term.ids, term.b), 0, 1), maps, term.digits)
     if isinstance(term, Rows):
         return replace(term, x=jnp.moveaxis(term.x, 0, 1), maps=maps)
-    assert isinstance(term, Product)
     steps = term.a.shape[0]
     a, b = (
         jnp.moveaxis(x, 0, 1).reshape(x.shape[1], steps * x.shape[2], *x.shape[3:])

@@ -12,7 +12,7 @@ dropped.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ class Release:
     """A sum over units that leaves, clipped and noised.
 
     `line` is the user's line of the operation that computed it, `used` that of the first
-    use which made releasing it necessary.
+    use which made releasing it necessary; `name` is the output it goes into.
     """
 
     var: Any
@@ -41,20 +41,37 @@ class Release:
     dtype: Any
     line: str
     used: str
+    name: str
 
     def __str__(self) -> str:
-        return f"{jnp.dtype(self.dtype).name}{list(self.shape)} from {self.line}"
+        kind = f"{jnp.dtype(self.dtype).name}{list(self.shape)}"
+        return f"{self.name}: {kind} from {self.line}" if self.name else kind
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A program, what it releases, and which outputs survive."""
+    """A program, what it releases, and which outputs survive.
+
+    Attributes:
+      releases: the sums that are clipped and noised jointly.
+      dropped: positions of outputs that are replaced.
+      declassified: the user's reasons, with lines.
+      private: per input, whether it has units.
+      asked: the lines of `release` markers and their shares of the privacy budget.
+    """
 
     closed: Any
     analysis: UnitAnalysis
     releases: tuple[Release, ...]
     dropped: tuple[int, ...]
     declassified: tuple[str, ...]
+    private: tuple[bool, ...]
+    asked: tuple[tuple[str, float], ...]
+
+    @property
+    def share(self) -> float:
+        """What the markers leave of the budget to the joint release."""
+        return 1 - sum(share for _, share in self.asked)
 
 
 def make_plan(
@@ -82,7 +99,7 @@ def make_plan(
     needed = _needed(outs, defined)
     wanted: dict[Any, str] = {}
     while True:
-        found = analyse(closed, unit_axes, released=frozenset(wanted))
+        found = analyse(closed, unit_axes, released=wanted)
         more: dict[Any, str] = {}
         for var, used in _demanded(found, outs, needed):
             var = _hoisted(var, defined, found)
@@ -94,7 +111,7 @@ def make_plan(
     wanted = {
         v: used for v, used in wanted.items() if isinstance(found.natural[v], Sum)
     }
-    final = analyse(closed, unit_axes, released=frozenset(wanted), strict=True)
+    final = analyse(closed, unit_axes, released=wanted, strict=True)
     if final.leaks:
         raise LeakError(f"{final.leaks[0]}. Remove it, or declassify the value first.")
     dropped = _judge(jaxpr, final, protected, out_names, drop)
@@ -110,10 +127,53 @@ def make_plan(
                 f"a sum of {aval.dtype} values over units ({line}) would be released; "
                 "noise is added to real floating-point sums only."
             )
-        releases.append(Release(var, aval.shape, aval.dtype, line, used))
+        releases.append(Release(var, aval.shape, aval.dtype, line, used, ""))
     order = {v: i for i, eqn in enumerate(jaxpr.eqns) for v in eqn.outvars}
     releases.sort(key=lambda r: order[r.var])
-    return Plan(closed, final, tuple(releases), dropped, _declassified(jaxpr))
+    releases = _named(releases, jaxpr, defined, out_names)
+    plan = Plan(
+        closed,
+        final,
+        tuple(releases),
+        dropped,
+        _declassified(jaxpr),
+        tuple(axis is not None for axis in unit_axes),
+        _asked(jaxpr, final),
+    )
+    if plan.share < (0 if not releases else 1e-6):
+        raise LeakError(
+            f"privjax.release takes {1 - plan.share:g} of the step's privacy budget: "
+            f"{', '.join(f'{share:g} at {line}' for line, share in plan.asked)}."
+        )
+    return plan
+
+
+def _asked(jaxpr: Any, found: UnitAnalysis) -> tuple[tuple[str, float], ...]:
+    return tuple(
+        (_compat.user_line(eqn.source_info), eqn.params["share"])
+        for eqn in jaxpr.eqns
+        if eqn.primitive.name == "release"
+        and isinstance(found.state(eqn.invars[0]), Sum)
+    )
+
+
+def _named(
+    releases: Sequence[Release],
+    jaxpr: Any,
+    defined: dict[Any, Any],
+    out_names: Sequence[str],
+) -> list[Release]:
+    """Each release with the first output of its shape that needs it and is not taken."""
+    needs = [_needed([v], defined) for v in jaxpr.outvars]
+    taken: set[int] = set()
+    named = []
+    for r in releases:
+        uses = [k for k, n in enumerate(needs) if id(defined[r.var]) in n]
+        same = [k for k in uses if jaxpr.outvars[k].aval.shape == r.shape]
+        best = next((k for k in same if k not in taken), next(iter(same or uses), None))
+        taken |= {best} if best is not None else set()
+        named.append(replace(r, name="" if best is None else out_names[best]))
+    return named
 
 
 def _needed(outs: Sequence[Any], defined: dict[Any, Any]) -> set[int]:
@@ -135,8 +195,15 @@ def _demanded(
     found: UnitAnalysis, outs: Sequence[Any], needed: set[int]
 ) -> Iterator[tuple[Any, str]]:
     for d in found.demands:
-        if id(d.eqn) in needed:
-            yield d.var, d.cause.line
+        if id(d.eqn) not in needed:
+            continue
+        if d.eqn.primitive.name == "div" and d.var is d.eqn.invars[1]:
+            raise LeakError(
+                f"`div` ({d.cause.line}): it divides by a sum over units, such as how "
+                "many of them count. Divide by a fixed number (the number of units, or "
+                "how many are expected), or release the denominator by itself."
+            )
+        yield d.var, d.cause.line
     for var in outs:
         if isinstance(found.state(var), Sum):
             yield var, "the function's result"
@@ -156,8 +223,11 @@ def _hoisted(var: Any, defined: dict[Any, Any], found: UnitAnalysis) -> Any:
         alone = name in ("add", "add_any") and isinstance(found.state(others[0]), Zero)
         if name not in _HOIST and not scaling and not alone:
             return var
-        if sums[0].aval.dtype.itemsize < var.aval.dtype.itemsize:
-            return var  # the released sum keeps the wider type
+        if sums[0].aval.dtype != var.aval.dtype and (
+            not jnp.issubdtype(sums[0].aval.dtype, jnp.floating)
+            or sums[0].aval.dtype.itemsize < var.aval.dtype.itemsize
+        ):
+            return var  # the released sum is real, and keeps the wider type
         var = sums[0]
     return var
 

@@ -1,20 +1,21 @@
-"""A sum over units, held as what it is made of.
+"""What a sum over units is made of: terms, each with operands in place of contributions.
+
+- `Product`, a contraction whose operands are kept (Goodfellow 2015, "Efficient
+  per-example gradient computations"; Bu et al. 2023, "Differentially private optimization
+  on large model at small cost"),
+- `Lookup`, rows of a table that are added to, as in the gradient of an embedding,
+- `Rows`, the contributions of all units themselves.
+
+Axis 0 of every array is the units, in their order. A term can be finished with a weight
+for each unit, can give the contributions (`rows`), and, but for `Rows`, inner products
+between contributions without them (`kernel`). `summed.py` chooses.
 
 Sums and norms are taken in at least float32, whatever the program's types: rounding the
 sum of many units to a narrower type would move it by more than one unit may.
-
-`Summed` is a list of terms that are added up. A term is either `Product`, a contraction
-whose operands are kept (Goodfellow 2015, "Efficient per-example gradient computations";
-Bu et al. 2023, "Differentially private optimization on large model at small cost"), or
-`Rows`, the contributions of all units. Both answer the same three questions: the squared
-norm of each unit's contribution, the sum of the contributions with weights, and the
-contributions themselves. Axis 0 of every array is the units, in their order.
 """
 
 import functools
-import math
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,48 +23,72 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from privjax import _compat
 from privjax._typing import Array
+from privjax.passes.dp.maps import (
+    Map,
+    Maps,
+    Permuted,
+    batched,
+    masked,
+    scaled,
+    square_sum,
+    tensordot,
+    through,
+    wide,
+)
 from privjax.passes.units.states import Digit
 
 
-class Map:
-    """A norm-preserving linear equation that the contributions still have to go through.
+class _Term:
+    """What all terms share. `arrays` are the fields with the units on axis 0."""
 
-    `lifts` leading axes were added by loops that stack their results.
-    """
+    arrays: tuple[str, ...]
+    scalable: str
+    maps: Maps
+    digits: tuple[Digit, ...]
 
-    def __init__(self, eqn: Any, lifts: int = 0) -> None:
-        self.eqn = eqn
-        self.lifts = lifts
+    @property
+    def units(self) -> int:
+        return int(getattr(self, self.arrays[0]).shape[0])
 
-    def __call__(self, x: Array) -> Array:
-        run: Callable[[Array], Array] = lambda v: _compat.bind(self.eqn, [v])[0]  # noqa: E731
-        for _ in range(self.lifts):
-            run = jax.vmap(run)
-        return run(x)
+    def each(self, change: Callable[[Array], Array]) -> Any:
+        """The term with `change` applied to all its arrays."""
+        return replace(
+            self,  # type: ignore[type-var]
+            **{name: change(getattr(self, name)) for name in self.arrays},
+        )
 
-    def _key(self) -> tuple[Any, ...]:
-        params = sorted(self.eqn.params.items())
-        return self.eqn.primitive.name, str(params), self.lifts
+    def unmapped(self) -> Array:
+        """The contributions before `maps`: [units, ...]."""
+        raise NotImplementedError
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Map) and self._key() == other._key()
+    def rows(self) -> Array:
+        """The contributions: [units, ...]."""
+        each = self.unmapped()
+        if not self.maps:
+            return each
+        return jax.vmap(functools.partial(through, self.maps))(each)
 
-    def __hash__(self) -> int:
-        return hash(self._key())
+    def mapped(self, m: Map | Permuted) -> Any:
+        return replace(self, maps=(*self.maps, m))  # type: ignore[type-var]
+
+    def scaled(self, factor: Array) -> Any:
+        """Every contribution times a public scalar."""
+        x = getattr(self, self.scalable)
+        return replace(self, **{self.scalable: x * factor.astype(x.dtype)})  # type: ignore[type-var]
 
 
-Maps = tuple[Map, ...]
+def _pytree(data: list[str], meta: list[str]) -> Any:
+    return functools.partial(
+        jax.tree_util.register_dataclass,
+        data_fields=data,
+        meta_fields=[*meta, "maps", "digits"],
+    )
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["a", "b"],
-    meta_fields=["shape", "dtype", "precision", "maps", "digits"],
-)
+@_pytree(["a", "b"], ["shape", "dtype", "precision"])
 @dataclass(frozen=True, eq=False)
-class Product:
+class Product(_Term):
     """Unit u contributes sum_s a[u, g, s, :] x b[u, g, s, :], reshaped to `shape`.
 
     a: [units, groups, length, m], b: [units, groups, length, n].
@@ -77,9 +102,15 @@ class Product:
     maps: Maps
     digits: tuple[Digit, ...]
 
+    arrays = ("a", "b")
+
     @property
-    def units(self) -> int:
-        return self.a.shape[0]
+    def scalable(self) -> str:  # type: ignore[override]
+        return "a" if self.a.size <= self.b.size else "b"
+
+    @property
+    def length(self) -> int:
+        return int(self.a.shape[2])
 
     @functools.cached_property
     def outer(self) -> Array:
@@ -92,229 +123,213 @@ class Product:
             b,
             ((ca, cb), (batch, batch)),
             precision=self.precision,
-            preferred_element_type=_wide(self.dtype),
+            preferred_element_type=wide(self.dtype),
         )
 
-    @property
-    def materialised(self) -> bool:
-        """Whether contributions are cheaper than Gram matrices over the length.
+    def over_steps(self) -> "Product":
+        """Of arrays stacked along axis 0: one longer length."""
 
-        Gram matrices take length^2 (m + n) multiplications per unit; the contributions
-        are written once and read twice, which costs about three per entry.
-        """
-        _, _, length, m = self.a.shape
+        def longer(x: Array) -> Array:
+            x = jnp.moveaxis(x, 0, 2)
+            return x.reshape(*x.shape[:2], -1, x.shape[4])
+
+        return self.each(longer)
+
+    def like(self, other: Any) -> bool:
+        """Whether both are one contraction over a longer length."""
+        if not isinstance(other, Product):
+            return False
+        same = (self.shape, self.dtype, self.precision) == (
+            other.shape,
+            other.dtype,
+            other.precision,
+        )
+        return same and all(
+            x.shape[:2] == y.shape[:2] and x.shape[3] == y.shape[3]
+            for x, y in ((self.a, other.a), (self.b, other.b))
+        )
+
+    def joined(self, other: "Product") -> "Product":
+        return replace(
+            self,
+            a=jnp.concatenate([self.a, other.a], axis=2),
+            b=jnp.concatenate([self.b, other.b], axis=2),
+        )
+
+    def sqnorm(self) -> Array | None:
+        """The norm where it is a product of norms: one position, one group."""
+        if self.a.shape[1] == 1 and self.length == 1:
+            return square_sum(self.a) * square_sum(self.b)
+        return None
+
+    def kernel(self) -> Array:
+        """[units, length, length]: inner products of what positions contribute."""
+        gram_a = self._contract((3,), (3,), (0, 1), self.a, self.a)
+        gram_b = self._contract((3,), (3,), (0, 1), self.b, self.b)
+        return jnp.sum(gram_a * gram_b, axis=1)
+
+    def one_unit(self) -> "Product":
+        """All units as positions of one."""
+        return self.each(
+            lambda x: jnp.moveaxis(x, 0, 1).reshape(1, x.shape[1], -1, x.shape[3])
+        )
+
+    def costs(self) -> tuple[float, float, float]:
+        """Multiplications per unit: of the kernel, of rows, of the weighted sum."""
+        groups, length, m = self.a.shape[1:]
         n = self.b.shape[3]
-        return length > 1 and length * length * (m + n) >= 3 * m * n
-
-    def sqnorm(self) -> Array:
-        if self.materialised:
-            return _square_sum(self.outer)
-        a, b = self.a, self.b
-        if a.shape[1] == 1 and a.shape[2] == 1:
-            return _square_sum(a) * _square_sum(b)
-        # |sum_s a_s b_s^T|^2 = sum_{s,t} (a_s . a_t) (b_s . b_t), never below zero.
-        gram_a = self._contract((3,), (3,), (0, 1), a, a)
-        gram_b = self._contract((3,), (3,), (0, 1), b, b)
-        return jnp.maximum(jnp.sum(gram_a * gram_b, axis=(1, 2, 3)), 0)
+        dense = groups * length * m * n
+        return groups * length * length * (m + n), dense, dense
 
     def weighted(self, weights: Array, keep: Array) -> Array:
-        if self.materialised:
-            out = _tensordot(weights, keep, self.outer)
-            return _through(self.maps, out.reshape(self.shape))
-        a, b = (x.astype(_wide(x.dtype)) for x in (self.a, self.b))
+        a, b = (x.astype(wide(x.dtype)) for x in (self.a, self.b))
         if a.size > b.size:
-            a, b = _masked(a, keep), _scaled(b, weights, keep)
+            a, b = masked(a, keep), scaled(b, weights, keep)
         else:
-            a, b = _scaled(a, weights, keep), _masked(b, keep)
+            a, b = scaled(a, weights, keep), masked(b, keep)
         units, groups, length, _ = a.shape
         if groups == 1:
             flat = [x.reshape(units * length, x.shape[3]) for x in (a, b)]
             out = self._contract((0,), (0,), (), *flat)
         else:
             out = self._contract((0, 2), (0, 2), (1,), a, b)
-        return _through(self.maps, out.reshape(self.shape))
+        return through(self.maps, out.reshape(self.shape))
 
-    def rows(self) -> Array:
-        each = self.outer.reshape(self.units, *self.shape)
-        return (
-            jax.vmap(functools.partial(_through, self.maps))(each)
-            if self.maps
-            else each
+    def unmapped(self) -> Array:
+        return self.outer.reshape(self.units, *self.shape)
+
+    def mapped(self, m: Map | Permuted) -> "Product":
+        """A transposed matrix product is a matrix product."""
+        if self.maps or not isinstance(m, Map) or m.lifts:
+            return super().mapped(m)
+        name, params = m.eqn.primitive.name, m.eqn.params
+        shape = (self.a.shape[3], self.b.shape[3])
+        matrix = self.a.shape[1] == 1 and self.shape == shape
+        if name == "transpose" and matrix and tuple(params["permutation"]) == (1, 0):
+            return replace(self, a=self.b, b=self.a, shape=shape[::-1])
+        if name == "reshape" and params["dimensions"] is None:
+            return replace(self, shape=tuple(m.eqn.outvars[0].aval.shape))
+        return super().mapped(m)
+
+
+@_pytree(["ids", "b"], ["shape", "dtype"])
+@dataclass(frozen=True, eq=False)
+class Lookup(_Term):
+    """Unit u adds b[u, s, :] to row ids[u, s] of a table of zeros.
+
+    ids: [units, length], outside of the table where nothing is added;
+    b: [units, length, n]; shape: (rows, n).
+    """
+
+    ids: Array
+    b: Array
+    shape: tuple[int, int]
+    dtype: Any
+    maps: Maps
+    digits: tuple[Digit, ...]
+
+    arrays = ("ids", "b")
+    scalable = "b"
+
+    @property
+    def length(self) -> int:
+        return int(self.ids.shape[1])
+
+    def over_steps(self) -> "Lookup":
+        """Of arrays stacked along axis 0: one longer length."""
+        return self.each(
+            lambda x: jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
         )
 
-    def scaled(self, factor: Array) -> "Product":
-        """Every contribution times a public scalar."""
-        if self.a.size <= self.b.size:
-            return replace(self, a=self.a * factor.astype(self.a.dtype))
-        return replace(self, b=self.b * factor.astype(self.b.dtype))
+    def like(self, other: Any) -> bool:
+        return isinstance(other, Lookup) and self.shape == other.shape
 
-    def mapped(self, m: Map) -> "Product":
-        return replace(self, maps=(*self.maps, m))
+    def joined(self, other: "Lookup") -> "Lookup":
+        return replace(
+            self,
+            ids=jnp.concatenate([self.ids, other.ids], axis=1),
+            b=jnp.concatenate([self.b, other.b], axis=1),
+        )
+
+    def sqnorm(self) -> Array | None:
+        return None
+
+    def kernel(self) -> Array:
+        b = self._inside()
+        same = self.ids[:, :, None] == self.ids[:, None, :]
+        gram = batched("usn,utn->ust", b, b)
+        return jnp.where(same, gram, 0)
+
+    def kernel_with(self, product: Product) -> Array:
+        """[units, length, product.length]: with a product of the table's shape."""
+        ids = jnp.clip(self.ids, 0, self.shape[0] - 1)
+        picked = jnp.take_along_axis(product.a[:, 0], ids[:, None, :], axis=2)
+        gram = batched("usn,utn->ust", self._inside(), product.b[:, 0])
+        return gram * jnp.swapaxes(picked, 1, 2).astype(gram.dtype)
+
+    def _inside(self) -> Array:
+        """`b`, zero where it falls outside of the table."""
+        there = (self.ids >= 0) & (self.ids < self.shape[0])
+        return jnp.where(there[:, :, None], self.b, 0).astype(wide(self.b.dtype))
+
+    def one_unit(self) -> "Lookup":
+        return self.each(lambda x: x.reshape(1, -1, *x.shape[2:]))
+
+    def costs(self) -> tuple[float, float, float]:
+        (length, n), rows = self.b.shape[1:], self.shape[0]
+        write = _SCATTER * length * n
+        return length * length * n, write + rows * n, write
+
+    def weighted(self, weights: Array, keep: Array) -> Array:
+        b = scaled(self.b.astype(wide(self.b.dtype)), weights, keep)
+        flat = b.reshape(-1, b.shape[2])
+        out = jnp.zeros(self.shape, b.dtype)
+        out = out.at[self._places().reshape(-1)].add(flat, mode="drop")
+        return through(self.maps, out)
+
+    def _places(self) -> Array:
+        """Places outside of the table by one number that is beyond it."""
+        there = (self.ids >= 0) & (self.ids < self.shape[0])
+        return jnp.where(there, self.ids, self.shape[0])
+
+    def unmapped(self) -> Array:
+        zeros = jnp.zeros(self.shape, wide(self.b.dtype))
+        one = lambda ids, b: zeros.at[ids].add(b.astype(zeros.dtype), mode="drop")  # noqa: E731
+        return jax.vmap(one)(self._places(), self.b)
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["x"], meta_fields=["maps", "digits"]
-)
+@_pytree(["x"], [])
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Rows(_Term):
     """Unit u contributes x[u]."""
 
     x: Array
     maps: Maps
     digits: tuple[Digit, ...]
 
-    @property
-    def units(self) -> int:
-        return self.x.shape[0]
+    arrays = ("x",)
+    scalable = "x"
 
-    def sqnorm(self) -> Array:
-        return _square_sum(self.x)
+    def over_steps(self) -> "Rows":
+        return self.each(lambda x: jnp.sum(x, axis=0))
 
-    def weighted(self, weights: Array, keep: Array) -> Array:
-        return _through(self.maps, _tensordot(weights, keep, self.x))
+    def like(self, other: Any) -> bool:
+        return isinstance(other, Rows) and self.x.shape == other.x.shape
 
-    def rows(self) -> Array:
-        return (
-            jax.vmap(functools.partial(_through, self.maps))(self.x)
-            if self.maps
-            else self.x
-        )
+    def joined(self, other: "Rows") -> "Rows":
+        return replace(self, x=self.x + other.x)
 
-    def scaled(self, factor: Array) -> "Rows":
-        return replace(self, x=self.x * factor.astype(self.x.dtype))
-
-    def mapped(self, m: Map) -> "Rows":
-        return replace(self, maps=(*self.maps, m))
-
-
-Term = Product | Rows
-
-
-class NotAdditive(Exception):
-    """A loop does more with a sum that it carries than to add to it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Summed:
-    """A sum over units: the terms added up.
-
-    `carried` are the numbers of a loop's carries that are part of it, untouched.
-    """
-
-    terms: tuple[Term, ...]
-    carried: tuple[int, ...] = ()
-
-    @property
-    def digits(self) -> tuple[Digit, ...]:
-        return self.terms[0].digits if self.terms else ()
-
-    def sqnorm(self) -> Array:
-        """The squared norm of each unit's contribution: [units]."""
-        if len(self.terms) == 1:
-            return self.terms[0].sqnorm()
-        return _square_sum(self.rows())
+    def sqnorm(self) -> Array | None:
+        return square_sum(self.x)
 
     def weighted(self, weights: Array, keep: Array) -> Array:
-        """sum_u weights[u] * contribution[u] over the units where `keep` is true."""
-        if len(self.terms) > 1 and "_rows" in self.__dict__:
-            return Rows(self.rows(), (), ()).weighted(weights, keep)
-        parts = [t.weighted(weights, keep) for t in self.terms]
-        return functools.reduce(operator.add, parts)
+        return through(self.maps, tensordot(weights, keep, self.x))
 
-    def rows(self) -> Array:
-        """The contributions: [units, ...]."""
-        if self.carried:
-            raise NotAdditive
-        if "_rows" not in self.__dict__:
-            rows = [t.rows() for t in self.terms]
-            total = rows[0]
-            for other in rows[1:]:
-                total = total + other
-            self.__dict__["_rows"] = total
-        return self.__dict__["_rows"]
-
-    def scaled(self, factor: Array) -> "Summed":
-        return self._each(lambda t: t.scaled(factor))
-
-    def mapped(self, m: Map) -> "Summed":
-        return self._each(lambda t: t.mapped(m))
-
-    def _each(self, change: Callable[[Term], Term]) -> "Summed":
-        if self.carried:
-            raise NotAdditive
-        return Summed(tuple(change(t) for t in self.terms))
+    def unmapped(self) -> Array:
+        return self.x
 
 
-def added(values: Sequence[Summed]) -> Summed:
-    """The sum of sums; contractions of one kind become one longer contraction.
+Term = Product | Lookup | Rows
 
-    A weight that is used twice has two of them. Their operands side by side along the
-    length are the same sum, and its norms include the cross terms.
-    """
-    terms: list[Term] = []
-    for term in (t for v in values for t in v.terms):
-        like = next((k for k, t in enumerate(terms) if _alike(t, term)), None)
-        if like is None:
-            terms.append(term)
-            continue
-        first = terms[like]
-        if isinstance(first, Rows):
-            terms[like] = replace(first, x=first.x + term.x)  # type: ignore[union-attr]
-        else:
-            terms[like] = _longer(first, term)  # type: ignore[arg-type]
-    return Summed(tuple(terms), tuple(k for v in values for k in v.carried))
-
-
-def _alike(a: Term, b: Term) -> bool:
-    if type(a) is not type(b) or a.maps != b.maps or a.digits != b.digits:
-        return False
-    if isinstance(a, Rows):
-        return isinstance(b, Rows) and a.x.shape == b.x.shape
-    assert isinstance(b, Product)
-    same = (a.shape, a.dtype, a.precision) == (b.shape, b.dtype, b.precision)
-    return same and all(
-        x.shape[:2] == y.shape[:2] and x.shape[3] == y.shape[3]
-        for x, y in ((a.a, b.a), (a.b, b.b))
-    )
-
-
-def _longer(first: Product, other: Product) -> Product:
-    return replace(
-        first,
-        a=jnp.concatenate([first.a, other.a], axis=2),
-        b=jnp.concatenate([first.b, other.b], axis=2),
-    )
-
-
-def _through(maps: Maps, x: Array) -> Array:
-    for m in maps:
-        x = m(x)
-    return x
-
-
-def _wide(dtype: Any) -> Any:
-    """At least float32: norms and sums of half-precision values are taken in it."""
-    return jnp.promote_types(dtype, jnp.float32)
-
-
-def _square_sum(x: Array) -> Array:
-    x = x.astype(_wide(x.dtype)).reshape(x.shape[0], math.prod(x.shape[1:]))
-    return jnp.sum(jnp.square(x), axis=1)
-
-
-def _column(v: Array, x: Array) -> Array:
-    return v.reshape(-1, *[1] * (x.ndim - 1))
-
-
-def _masked(x: Array, keep: Array) -> Array:
-    """Rows of units that are left out become zero, also where they are not finite."""
-    keep = lax.broadcast_in_dim(keep, x.shape, (0,))
-    return lax.select(keep, x, jnp.zeros_like(x))
-
-
-def _scaled(x: Array, weights: Array, keep: Array) -> Array:
-    return _masked(x * _column(weights, x).astype(x.dtype), keep)
-
-
-def _tensordot(weights: Array, keep: Array, rows: Array) -> Array:
-    return jnp.sum(_scaled(rows.astype(_wide(rows.dtype)), weights, keep), axis=0)
+# How many multiplications adding one number to a table costs (measured on a CPU).
+_SCATTER = 8

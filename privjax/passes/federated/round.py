@@ -37,7 +37,7 @@ class _Leaving(Walk):
     """
 
     def __init__(self) -> None:
-        super().__init__(frozenset(), strict=False)
+        super().__init__({}, strict=False)
         self.loops = 0
 
     def through(self, walk: Any, eqn: Any, labels: list[State]) -> Any:

@@ -63,8 +63,9 @@ class Fixed:
     @classmethod
     def tree_unflatten(cls, scales: Any, children: Any) -> "Fixed":
         out = cls((), scales[0], dict(zip(scales, children, strict=True)))
-        value = getattr(children[0], "value", None)
-        out.shape = tuple(getattr(value, "shape", ()))
+        # JAX also builds trees of placeholders, which have no shape.
+        parts = jax.tree.leaves(getattr(children[0], "value", None))
+        out.shape = tuple(getattr(parts[0], "shape", ())) if parts else ()
         return out
 
 

@@ -1,8 +1,10 @@
 """The walk of the unit analysis over a program, and what it finds."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+
+import jax.numpy as jnp
 
 from privjax import _compat
 from privjax.core.labels import Analysis, Labels, infer
@@ -78,7 +80,7 @@ def analyse(
     closed: Any,
     unit_axes: Sequence[int | None],
     *,
-    released: frozenset[Any] = frozenset(),
+    released: Mapping[Any, str] | None = None,
     strict: bool = False,
 ) -> UnitAnalysis:
     """Find the state of every value of a closed jaxpr.
@@ -91,7 +93,7 @@ def analyse(
       unit_axes: for each flat input the axis whose slices are the units, or None for
         public inputs.
       released: variables of the outermost jaxpr that count as released (public, one
-        level up) once computed.
+        level up) once computed, each with the line of the use that demands it.
       strict: a sum used other than linearly makes its result `Mixed` instead of public.
 
     Raises:
@@ -108,13 +110,13 @@ def analyse(
             raise InputError(f"private inputs have {units} and {size} units.")
         units = size
         ins.append(per_unit(axis, size))
-    walk = _Walk(released, strict)
+    walk = _Walk(released or {}, strict)
     outs, labels = infer(walk, closed, ins)
     return UnitAnalysis(closed, outs, labels, walk.demands, walk.natural, walk.leaks)
 
 
 class _Walk(Analysis):
-    def __init__(self, released: frozenset[Any], strict: bool) -> None:
+    def __init__(self, released: Mapping[Any, str], strict: bool) -> None:
         self.released = released
         self.strict = strict
         self.depth = 0
@@ -175,12 +177,20 @@ class _Walk(Analysis):
 
     def control(self, label: State, outs: Sequence[State]) -> list[State]:
         if isinstance(label, Zero | Public):
-            cause = self.cause("its branch depends on a value computed from all units")
-            fed = cause if label.level else None
-            return [self._level(s, label.level, fed) for s in outs]
+            why = "its branch depends on a value computed from all units"
+            fed = self.cause(why + _via([label])) if label.level else None
+            return [self._level(s, label.level, fed, _via([label])) for s in outs]
+        if isinstance(label, PerUnit) and not label.axes:
+            why = "its branch depends on single units"
+            return [
+                join(s, replace(label, own=frozenset()), self.cause(why)) for s in outs
+            ]
         if isinstance(label, Mixed):
-            return [label] * len(outs)
-        cause = self.cause("its branch or trip count depends on private values")
+            cause = label.cause
+        else:
+            cause = self.cause("its branch or trip count depends on private values")
+        if self.eqn.effects:
+            self.leaks.append(cause)
         return [Mixed(cause)] * len(outs)
 
     def through(self, walk: Any, eqn: Any, labels: list[State]) -> Any:
@@ -193,7 +203,7 @@ class _Walk(Analysis):
         sums = [i for i, s in enumerate(labels) if isinstance(s, Sum)]
         if sums and _mixed(out[0]) is not None and _mixed(labels) is None:
             # Not linear in the sums that enter: look at it as what follows a release.
-            raised = [self._release(s) if isinstance(s, Sum) else s for s in labels]
+            raised = self._raised(labels)
             again = walk(self, eqn, raised)
             self.eqn = eqn
             if _mixed(again[0]) is None and not (self.strict and self.depth == 1):
@@ -218,6 +228,10 @@ class _Walk(Analysis):
         mixed = _mixed(labels)
         if name == "declassify":
             return [PUBLIC] * n
+        if name == "release":
+            return [self._asked(labels[0])]
+        if name == "optimization_barrier":  # one result per operand
+            return list(labels)
         if mixed is not None:
             return [mixed] * n
         rule = RULES.get(name)
@@ -227,7 +241,7 @@ class _Walk(Analysis):
             if op.zeros and rule is not None and rule.linear and rule.linear(op):
                 return [ZERO] * n
             folded = constants.fold(eqn, labels)
-            return [folded or Public(level)] * n
+            return [folded or Public(level, via=_via(labels))] * n
         if op.sums:
             summed = self._linear(op, rule, level)
             if summed is not None:
@@ -238,11 +252,11 @@ class _Walk(Analysis):
             if self.strict or self.depth:
                 return [Mixed(cause, level)] * n
             self._demand(sorted(op.sums), cause)
-            labels = [self._release(s) if isinstance(s, Sum) else s for s in labels]
+            labels = self._raised(labels)
             op = self._op(eqn, labels)
             level = max(s.level for s in labels)
             if not any(map(is_private, labels)):
-                return [Public(level)] * n
+                return [Public(level, via=_via(labels))] * n
         if rule is None:
             why = "this primitive has no rule for the axis of units"
             return [Mixed(self.cause(why), level)] * n
@@ -251,10 +265,19 @@ class _Walk(Analysis):
         own_level = max(s.level for s in labels if isinstance(s, PerUnit))
         fed = next((s.fed for s in labels if isinstance(s, PerUnit) and s.fed), None)
         if level > own_level:
-            fed = self.cause(
-                "a value computed from all units meets the values of single units"
-            )
-        return [self._level(s, level, fed) for s in states]
+            why = "a value computed from all units meets the values of single units"
+            fed = self.cause(why + _via(labels))
+        return [self._level(s, level, fed, _via(labels)) for s in states]
+
+    def _asked(self, state: State) -> State:
+        """What a sum is once the user has it released, with noise, here."""
+        if isinstance(state, Sum):
+            if not self.depth:
+                return Public(state.level)
+            return Mixed(self.cause("a release inside of a loop or branch"))
+        if isinstance(state, PerUnit):
+            return Mixed(self.cause("only sums over units can be released"))
+        return state
 
     def _linear(self, op: Op, rule: Any, level: int) -> Sum | None:
         """The result as a sum over units, where the equation is linear in its sums."""
@@ -277,13 +300,18 @@ class _Walk(Analysis):
             [_shape(v.aval) for v in eqn.invars],
             [_shape(v.aval) for v in eqn.outvars],
             _compat.user_line(eqn.source_info),
+            bool(eqn.outvars)
+            and jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.inexact),
         )
 
-    def _level(self, state: State, level: int, fed: Cause | None = None) -> State:
+    def _level(
+        self, state: State, level: int, fed: Cause | None = None, via: str = ""
+    ) -> State:
         if isinstance(state, Public):
-            return Public(max(level, state.level), state.known if not level else None)
+            known = state.known if not level else None
+            return Public(max(level, state.level), known, state.via or via)
         if isinstance(state, Zero):
-            return Public(level) if level else state
+            return Public(level, via=via) if level else state
         if isinstance(state, PerUnit | Sum):
             fed = fed or state.fed
             return replace(state, level=max(level, state.level), fed=fed)
@@ -296,8 +324,10 @@ class _Walk(Analysis):
             for i in positions:
                 self.demands.append(Demand(self.eqn.invars[i], self.eqn, cause))
 
-    def _release(self, state: State) -> State:
-        return Public(state.level + 1)
+    def _raised(self, labels: Sequence[State]) -> list[State]:
+        """What follows if the sums among `labels` are released for this use."""
+        line = _compat.user_line(self.eqn.source_info)
+        return [_release(s, "", line) if isinstance(s, Sum) else s for s in labels]
 
     def _released(self, eqn: Any, states: list[State]) -> list[State]:
         if self.depth or not self.released:
@@ -307,7 +337,8 @@ class _Walk(Analysis):
             if var in self.released:
                 self.natural[var] = states[i]
                 if isinstance(states[i], Sum):
-                    states[i] = self._release(states[i])
+                    made = _compat.user_line(eqn.source_info)
+                    states[i] = _release(states[i], made, self.released[var])
         return states
 
     def cause(self, why: str) -> Cause:
@@ -318,6 +349,16 @@ class _Walk(Analysis):
 
 def _mixed(states: Sequence[State]) -> Mixed | None:
     return next((s for s in states if isinstance(s, Mixed)), None)
+
+
+def _release(state: State, made: str, used: str) -> Public:
+    """A sum after its release."""
+    origin = f" of {made}" if made else ""
+    return Public(state.level + 1, via=f" (the sum{origin}, as used in {used})")
+
+
+def _via(states: Sequence[State]) -> str:
+    return next((s.via for s in states if isinstance(s, Public) and s.via), "")
 
 
 def _shift(d: Digit, by: int) -> Digit:

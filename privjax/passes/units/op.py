@@ -10,7 +10,10 @@ from privjax.passes.units.states import Cause, Mixed, PerUnit, State, Sum, Zero
 
 @dataclass(frozen=True)
 class Op:
-    """One equation: parameters, shapes, and the states of its operands."""
+    """One equation: parameters, shapes, and the states of its operands.
+
+    `inexact` says whether its first result is floating-point or complex.
+    """
 
     name: str
     params: dict[str, Any]
@@ -18,6 +21,7 @@ class Op:
     shapes: Sequence[Shape]
     out_shapes: Sequence[Shape]
     line: str
+    inexact: bool
 
     # -- questions -------------------------------------------------------------------
 
@@ -105,7 +109,7 @@ class Rule:
     linear: Callable[[Op], bool] | None = None
 
 
-# -- answers for `linear` ---------------------------------------------------------------
+# -- answers for `linear` --------------------------------------------------------------
 
 
 def always(op: Op) -> bool:

@@ -79,10 +79,14 @@ class Zero:
 
 @dataclass(frozen=True)
 class Public:
-    """`known` holds the value itself where it is a small integer constant."""
+    """`known` holds the value itself where it is a small integer constant.
+
+    `via` says, at levels above 0, which release the value comes from.
+    """
 
     level: int = 0
     known: Known | None = None
+    via: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,12 @@ class PerUnit:
 
     @property
     def axis(self) -> int | None:
-        """The unit axis when units are exactly the slices along one axis, else None."""
-        if len(self.digits) == 1 and self.digits[0].inner == 1:
-            return self.digits[0].axis
-        return None
+        """The unit axis when units are exactly the slices along one axis, else None.
+
+        Inside of a loop over units these are the units of one step.
+        """
+        here = [d for d in self.digits if d.axis is not None]
+        return here[0].axis if len(here) == 1 and here[0].inner == 1 else None
 
     @property
     def axes(self) -> tuple[int, ...]:
@@ -156,7 +162,7 @@ def join(a: State, b: State, cause: Cause) -> State:
         if isinstance(x, Public):
             level = max(x.level, y.level)
             if isinstance(y, Public):
-                return Public(level)
+                return Public(level, via=x.via or y.via)
             if isinstance(y, PerUnit):
                 return replace(y, level=level, own=frozenset())
         if isinstance(x, Sum) and as_sum(y) is not None:

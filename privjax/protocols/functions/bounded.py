@@ -27,15 +27,15 @@ ERF = Spline(_erf, -1.0, 1.0, factor=5, shift=0)
 
 
 def logistic(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
-    """1/(1 + e^-x) within 2^-15, in 14 rounds (15 if scale > f)."""
+    """1/(1 + e^-x) within 2^-15, in 13 rounds (14 if scale > f)."""
     return spline.evaluate(p, fp, x, scale, LOGISTIC)
 
 
 def tanh(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
-    """tanh x within 2^-15, in 14 rounds (15 if scale > f)."""
+    """tanh x within 2^-15, in 13 rounds (14 if scale > f)."""
     return spline.evaluate(p, fp, x, scale, TANH)
 
 
 def erf(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
-    """The error function within 2^-15, in 14 rounds (15 if scale > f)."""
+    """The error function within 2^-15, in 13 rounds (14 if scale > f)."""
     return spline.evaluate(p, fp, x, scale, ERF)

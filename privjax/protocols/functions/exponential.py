@@ -33,7 +33,7 @@ _LESS = 1.5 - math.log2(math.e)
 
 
 def exp(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
-    """e^x in 14 rounds (15 if scale > f), relative error 2^-15 or absolute an ulp.
+    """e^x in 13 rounds (14 if scale > f), relative error 2^-15 or absolute an ulp.
 
     Results below an ulp are 0; results above `fp.max_value` are that, less 2^-12 of it.
     """
@@ -46,7 +46,7 @@ def exp(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
 
 
 def exp2(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
-    """2^x in 13 rounds (14 if scale > f); otherwise as `exp`."""
+    """2^x in 12 rounds (13 if scale > f); otherwise as `exp`."""
     x = rescale(p, fp, x, scale, fp.fractional_bits)
     return _power_of_two(p, fp, x, p.mul_public(x, element(fp, 2)), 1.0)
 

@@ -18,7 +18,7 @@ def log_of_zero(fp: FixedPoint) -> float:
 
 
 def log(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
-    """Natural logarithm in 22 rounds, with an absolute error of 2^-17.
+    """Natural logarithm in 21 rounds, with an absolute error of 2^-17.
 
     `log_of_zero` for x <= 0 (a NaN or infinity elsewhere): the one-hot vector is zero
     there and so is the centred mantissa, which leaves a constant.

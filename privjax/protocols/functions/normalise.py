@@ -50,7 +50,7 @@ def normalise(
 ) -> Normalised:
     """Find sign, exponent and mantissa.
 
-    `leading` and `exponents` take 14 rounds, `mantissa` takes 16, the sign 7. With
+    `leading` and `exponents` take 13 rounds, `mantissa` takes 15, the sign 6. With
     `signed=False` a negative x counts as 0, and no sign is computed.
 
     1. <x> = bits of x; |x| by XOR with the sign. That is one's complement: |x| - 1 for

@@ -34,7 +34,7 @@ def _invert(m: Any) -> Any:
 
 
 def reciprocal(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
-    """1/x in 23 rounds, with a relative error of 2^-15 or an absolute one of an ulp.
+    """1/x in 22 rounds, with a relative error of 2^-15 or an absolute one of an ulp.
 
     1/0 is 0. Where |1/x| is above `fp.max_value` the result has the right sign and a
     magnitude between a half and all of that.
@@ -50,7 +50,7 @@ def reciprocal(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith
 def divide(
     p: Protocol, fp: FixedPoint, n: Arith, n_scale: int, d: Arith, d_scale: int
 ) -> tuple[Arith, int]:
-    """n/d in 23 rounds (shapes equal), relative error 2^-15 or absolute two ulps.
+    """n/d in 22 rounds (shapes equal), relative error 2^-15 or absolute two ulps.
 
     Only the quotient must stay below `fp.max_value`: 1/d may be far above or below, as
     in m / (sqrt(v) + eps). n/0 is 0; quotients out of range wrap around.

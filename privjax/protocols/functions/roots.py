@@ -18,12 +18,12 @@ from privjax.protocols.tuples import MUL
 
 
 def sqrt(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
-    """Square root in 21 rounds, relative error 2^-15 or an ulp; 0 for x <= 0."""
+    """Square root in 20 rounds, relative error 2^-15 or an ulp; 0 for x <= 0."""
     return _power(p, fp, x, scale, np.sqrt, 0.5, 4)
 
 
 def rsqrt(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
-    """1/sqrt(x) in 23 rounds, relative error 2^-15 or an ulp; 0 for x <= 0."""
+    """1/sqrt(x) in 22 rounds, relative error 2^-15 or an ulp; 0 for x <= 0."""
     return _power(p, fp, x, scale, _inverse_root, -0.5, 6)
 
 

@@ -69,7 +69,7 @@ def _coefficients(spline: Spline) -> Any:
 def evaluate(
     p: Protocol, fp: FixedPoint, x: Arith, scale: int, spline: Spline
 ) -> tuple[Arith, int]:
-    """`spline` of x in 14 rounds (15 if scale > f).
+    """`spline` of x in 13 rounds (14 if scale > f).
 
     1. y = 16 + x factor / 2^shift, its bits, <y < 32>, <y < 0>
     2. one-hot [o_i] of the integer part, all zero outside of [0, 32)

@@ -11,7 +11,7 @@ from privjax.core import markers
 from privjax.protocols import circuits
 from privjax.protocols.party import first_party
 from privjax.protocols.shares import Bit, Word
-from privjax.protocols.tuples import And
+from privjax.protocols.tuples import And, halves
 
 
 class Gates:
@@ -37,13 +37,7 @@ class Gates:
     def shift_right(x: Any, by: int) -> Any:
         return x >> np.array(by, x.dtype)
 
-    @staticmethod
-    def halves(word: Any, width: int) -> tuple[Any, Any]:
-        """In the narrowest unsigned type that holds `width` bits."""
-        dtype = np.dtype(f"uint{max(8, width)}")
-        high = word >> np.array(width, word.dtype)
-        low = word & np.array((1 << width) - 1, word.dtype)
-        return high.astype(dtype), low.astype(dtype)
+    halves = staticmethod(halves)
 
     @staticmethod
     def and_words(x: Any, ys: Sequence[Any], bits: int) -> list[Any]:

@@ -15,40 +15,40 @@ from privjax.protocols.tuples import BitsOf, BitTimes, BitToSum, tree_order
 
 
 def msb(x: Arith) -> Bit:
-    """<[x < 0]>, the sign of a signed value; 1 + log2(k) rounds.
+    """<[x < 0]>, the sign of a signed value; log2(k) rounds.
 
     1. dealer: [r] and its bits <r_j> (an edaBit); open c = x + r
     2. x = c - r, so its top bit is c_{k-1} XOR r_{k-1} XOR [c' < r'] (primes: without
        the top bit)
     """
-    c, r = _open_masked(x, tree=True)
+    c, r, pairs = _open_masked(x, "tree")
     k = c.dtype.itemsize * 8
     last = np.array(k - 1, c.dtype)  # the top bit keeps its place in tree order
-    borrow = circuits.less_than_tree(Gates, tree_order(c), r)
+    borrow = circuits.less_than_tree(Gates, tree_order(c), r, pairs)
     top = (r >> last).astype(np.uint8) ^ first_party((c >> last).astype(np.uint8))
     return Bit(top ^ borrow)
 
 
 def bits_of(x: Arith) -> Word:
-    """The words <x>: all bits of x as XOR shares; 1 + log2(k) rounds."""
-    c, r = _open_masked(x, tree=False)
-    borrow = circuits.less_than_prefix(Gates, c, r)
+    """The words <x>: all bits of x as XOR shares; log2(k) rounds."""
+    c, r, pairs = _open_masked(x, "prefix")
+    borrow = circuits.less_than_prefix(Gates, c, r, pairs)
     return Word(r ^ first_party(c) ^ (borrow << np.array(1, c.dtype)))
 
 
 def is_zero(x: Arith) -> Bit:
-    """<[x = 0]>; 1 + log2(k) rounds: x = 0 exactly where all bits of c and r agree."""
-    c, r = _open_masked(x, tree=False)
-    return Bit(circuits.all_equal(Gates, c, r))
+    """<[x = 0]>; log2(k) rounds: x = 0 exactly where all bits of c and r agree."""
+    c, r, pairs = _open_masked(x, "all")
+    return Bit(circuits.all_equal(Gates, c, r, pairs))
 
 
-def _open_masked(x: Arith, tree: bool) -> tuple[Any, Any]:
-    """An edaBit (Escudero et al. 2020): c = x + r opened, and the words <r>."""
+def _open_masked(x: Arith, order: str) -> tuple[Any, Any, Any]:
+    """An edaBit (Escudero et al. 2020): c = x + r opened, <r>, products of its bits."""
     k = x.value.dtype.itemsize * 8
     r = markers.uniform(x.shape, x.value.dtype, "sum")
-    (word,) = markers.dealt([r], BitsOf(tree))
+    word, pairs = markers.dealt([r], BitsOf(order))
     (c,) = markers.open_values([x.value + r], ("sum",), (k,))
-    return c, word
+    return c, word, pairs
 
 
 def _bit_mask(value: Any) -> tuple[Any, Any]:

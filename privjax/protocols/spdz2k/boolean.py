@@ -23,7 +23,7 @@ from privjax.protocols.spdz2k.authenticated import (
     as_words,
     public_planes,
 )
-from privjax.protocols.tuples import And
+from privjax.protocols.tuples import And, halves
 
 
 class Gates:
@@ -55,9 +55,7 @@ class Gates:
         return Words(x.word >> np.array(by, x.word.dtype), mac)
 
     def halves(self, x: Words, width: int) -> tuple[Words, Words]:
-        dtype = np.dtype(f"uint{max(8, width)}")
-        high = (x.word >> np.array(width, x.word.dtype)).astype(dtype)
-        low = (x.word & np.array((1 << width) - 1, x.word.dtype)).astype(dtype)
+        high, low = halves(x.word, width)
         return Words(high, x.mac[width:]), Words(low, x.mac[:width])
 
     def and_words(self, x: Words, ys: Sequence[Words], bits: int) -> list[Words]:

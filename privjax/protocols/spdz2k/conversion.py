@@ -17,43 +17,49 @@ from privjax.protocols.tuples import BitsOf, BitToSum, tree_order
 
 
 def msb(keys: Keys, x: Arith) -> Bit:
-    """<[x < 0]>, the sign of a signed value; 1 + log2(k) rounds.
+    """<[x < 0]>, the sign of a signed value; log2(k) rounds.
 
     1. dealer: [[r]] and its bits <r_j> (an edaBit); open c = x + r
     2. x = c - r, so its top bit is c_{k-1} XOR r_{k-1} XOR [c' < r'] (primes: without
        the top bit)
     """
     gates = Gates(keys)
-    c, r = _open_masked(keys, x, tree=True)
+    c, r, pairs = _open_masked(keys, x, "tree")
     last = keys.ring.k - 1  # the top bit keeps its place in tree order
-    borrow = circuits.less_than_tree(gates, tree_order(c), r)
+    borrow = circuits.less_than_tree(gates, tree_order(c), r, pairs)
     top = Words((r.word >> np.array(last, c.dtype)).astype(np.uint8), r.mac[last:])
     top = gates.xor_public(top, (c >> np.array(last, c.dtype)).astype(np.uint8))
     return Bit(as_bits(gates.xor(top, borrow)))
 
 
 def bits_of(keys: Keys, x: Arith) -> Word:
-    """All bits of x; 1 + log2(k) rounds."""
+    """All bits of x; log2(k) rounds."""
     gates = Gates(keys)
-    c, r = _open_masked(keys, x, tree=False)
-    borrow = circuits.less_than_prefix(gates, c, r)
+    c, r, pairs = _open_masked(keys, x, "prefix")
+    borrow = circuits.less_than_prefix(gates, c, r, pairs)
     return Word(gates.xor(gates.xor_public(r, c), gates.shift_left(borrow, 1)))
 
 
 def is_zero(keys: Keys, x: Arith) -> Bit:
-    """<[x = 0]>; 1 + log2(k) rounds: x = 0 exactly where all bits of c and r agree."""
-    c, r = _open_masked(keys, x, tree=False)
-    return Bit(as_bits(circuits.all_equal(Gates(keys), c, r)))
+    """<[x = 0]>; log2(k) rounds: x = 0 exactly where all bits of c and r agree."""
+    c, r, pairs = _open_masked(keys, x, "all")
+    return Bit(as_bits(circuits.all_equal(Gates(keys), c, r, pairs)))
 
 
-def _open_masked(keys: Keys, x: Arith, tree: bool) -> tuple[Any, Words]:
-    """An edaBit with MACs: c = x + r mod 2^k opened, and the bits of r mod 2^k."""
+def _open_masked(keys: Keys, x: Arith, order: str) -> tuple[Any, Words, Words]:
+    """An edaBit with MACs: c = x + r mod 2^k opened, the bits of r mod 2^k, and products
+    of them."""
     ring = keys.ring
     r = keys.uniform(x.shape)
-    fun = tuples.Lifted(ring, BitsOf(tree))
-    (word,) = markers.dealt([r.known(ring)], fun)
+    fun = tuples.Lifted(ring, BitsOf(order))
+    word, pairs = markers.dealt([r.known(ring)], fun)
     (c,) = keys.open_sums([x.value + r])
-    return c, keys.authenticated_words(word, ring.k)
+    width = ring.k if order == "prefix" else ring.k // 2
+    return (
+        c,
+        keys.authenticated_words(word, ring.k),
+        keys.authenticated_words(pairs, width),
+    )
 
 
 def _bit_masker(keys: Keys) -> Callable[[Bits], tuple[Bits, Any]]:

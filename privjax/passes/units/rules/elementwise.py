@@ -22,6 +22,13 @@ def same_values(op: Op) -> State:
     return kept
 
 
+def same_bits(op: Op) -> State:
+    """To a narrower type there is one axis more at the end, to a wider one less."""
+    last = len(op.shapes[0]) - 1
+    joined = len(op.out_shapes[0]) < len(op.shapes[0])
+    return op.place(0, lambda a: None if joined and a == last else a)
+
+
 def each_alone(op: Op) -> list[State]:
     """One result per operand."""
     return [
@@ -42,7 +49,7 @@ NONLINEAR = """
     polygamma regularized_incomplete_beta zeta
     and clz mulhi not or population_count shift_left shift_right_arithmetic
     shift_right_logical xor
-    eq eq_to ge gt is_finite le le_to lt lt_to ne bitcast_convert_type
+    eq eq_to ge gt is_finite le le_to lt lt_to ne
     random_gamma
 """.split()
 
@@ -51,7 +58,8 @@ RULES = {
     **dict.fromkeys(["add", "add_any", "sub"], Rule(elementwise, together)),
     **dict.fromkeys(["neg", "conj", "imag", "real"], Rule(elementwise, always)),
     "mul": Rule(elementwise, one_of(0, 1)),
-    "div": Rule(elementwise, one_of(0)),
+    "div": Rule(elementwise, lambda op: op.inexact and one_of(0)(op)),
+    "bitcast_convert_type": Rule(same_bits),
     "select_n": Rule(elementwise, lambda op: all_of(*range(1, len(op.states)))(op)),
     "convert_element_type": Rule(same_values, to_inexact),
     "copy": Rule(same_values, always),
@@ -59,7 +67,6 @@ RULES = {
     "name": Rule(same_values, always),
     "stop_gradient": Rule(same_values, always),
     "device_put": Rule(each_alone),
-    "optimization_barrier": Rule(each_alone),
     "sharding_constraint": Rule(same_values, always),
     "reveal": Rule(same_values, always),
     "owned": Rule(same_values, always),

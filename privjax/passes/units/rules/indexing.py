@@ -30,7 +30,7 @@ def gather(op: Op) -> State:
     whole = {a: n.offset_dims[k] for k, a in enumerate(windows) if sizes[a] == shape[a]}
     return op.combine(
         [
-            _operand(op, 0, 1, n.start_index_map, whole, paired, batch),
+            _operand(op, n.start_index_map, sizes, whole | paired, batch),
             op.place(1, lambda a: batch[a] if a < len(batch) else None, _ACROSS),
         ]
     )
@@ -63,7 +63,8 @@ def scatter(op: Op, adds: bool = False) -> State:
     for column in own_columns(op, 1):
         axis = n.scatter_dims_to_operand_dims[column]
         if axis in n.inserted_window_dims and unit.axis in batch:
-            to |= {unit.axis: axis}
+            if update[unit.axis] == shape[axis]:  # else positions are not their own
+                to |= {unit.axis: axis}
     if all(a in to for a in unit.axes):
         digits = tuple(
             d if d.axis is None else replace(d, axis=to[d.axis]) for d in unit.digits
@@ -82,26 +83,24 @@ def _windows(shape: Sequence[int], gone: Sequence[int]) -> list[int]:
 
 def _operand(
     op: Op,
-    i: int,
-    indices: int,
     index_map: Sequence[int],
-    whole: dict[int, int],
-    paired: dict[int, int],
+    sizes: Sequence[int],
+    to: dict[int, int],
     batch: Sequence[int],
 ) -> State:
     """Where the unit axis of the operand that is looked up goes."""
-    to = whole | paired
-    state = op.states[i]
-    if isinstance(state, PerUnit) and state.axis is not None:
-        rows = op.states[indices]
-        column = index_map.index(state.axis) if state.axis in index_map else None
-        if column is not None and isinstance(rows, PerUnit) and column in rows.own:
-            assert rows.axis is not None
-            to = to | {state.axis: batch[rows.axis]}
-        elif column is not None and len(op.shapes[indices]) == 2:
-            if op.shapes[indices][1] == 1 and counts(rows, 0):
-                to = to | {state.axis: batch[0]}
-    return op.place(i, to.get, _ACROSS)
+    (state, rows), shape = op.states[:2], op.shapes[0]
+    axis = state.axis if isinstance(state, PerUnit) else None
+    if axis is not None and axis in index_map and sizes[axis] == 1:
+        column = index_map.index(axis)
+        # Position k looks up position k only where both have equally many.
+        if isinstance(rows, PerUnit):
+            same = rows.axis is not None and op.shapes[1][rows.axis] == shape[axis]
+            if column in rows.own and same and rows.axis is not None:
+                to = to | {axis: batch[rows.axis]}
+        elif op.shapes[1] == (shape[axis], 1) and counts(rows, 0):
+            to = to | {axis: batch[0]}
+    return op.place(0, to.get, _ACROSS)
 
 
 def dynamic_slice(op: Op) -> State:
@@ -130,6 +129,8 @@ RULES = {
     "gather": Rule(gather, one_of(0)),
     "scatter": Rule(scatter, all_of(0, 2)),
     "scatter-add": Rule(lambda op: scatter(op, adds=True), all_of(0, 2)),
+    "scatter-sub": Rule(lambda op: scatter(op, adds=True), all_of(0, 2)),
+    **dict.fromkeys(["scatter-mul", "scatter-min", "scatter-max"], Rule(scatter)),
     "dynamic_slice": Rule(dynamic_slice, lambda op: op.sums <= {0}),
     "dynamic_update_slice": Rule(dynamic_update_slice, all_of(0, 1)),
 }

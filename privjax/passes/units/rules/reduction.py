@@ -32,6 +32,15 @@ def reduce_sum(op: Op) -> State:
     return over_axes(op)
 
 
+def over_named_axis(op: Op, rule: Callable[[Op], State]) -> list[State]:
+    """A collective over an axis that `vmap` named has become one over that axis."""
+    if not all(isinstance(a, int) for a in op.params["axes"]):
+        return [op.mixed("units spread over devices by hand are not followed")]
+    if op.params["axis_index_groups"] is not None or len(op.states) > 1:
+        return [op.mixed("collectives of groups are not followed")]
+    return [rule(op)]
+
+
 def generic_reduce(op: Op) -> list[State]:
     return [reduced(op, tuple(op.params["dimensions"]))] * len(op.out_shapes)
 
@@ -86,12 +95,15 @@ MATRICES = """cholesky lu qr eigh svd eig schur hessenberg tridiagonal geqrf geq
 
 RULES = {
     "reduce_sum": Rule(reduce_sum, always),
+    "psum": Rule(lambda op: over_named_axis(op, reduce_sum), always),
+    "pmax": Rule(lambda op: over_named_axis(op, over_axes)),
+    "pmin": Rule(lambda op: over_named_axis(op, over_axes)),
     "reduce": Rule(generic_reduce),
     **dict.fromkeys(REDUCTIONS, Rule(over_axes)),
     **dict.fromkeys(CUMULATIVE, Rule(along("axis"))),
     "cumsum": Rule(along("axis"), always),
     "sort": Rule(along("dimension")),
-    "top_k": Rule(leading(1)),
+    "top_k": Rule(along("axis")),
     "fft": Rule(fft, always),
     "lu_pivots_to_permutation": Rule(leading(1)),
     **dict.fromkeys(MATRICES, Rule(leading(2))),

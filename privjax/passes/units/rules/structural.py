@@ -53,31 +53,59 @@ def rev(op: Op) -> State:
     return op.place(0, lambda a: None if a in turned else a, "it reverses the units")
 
 
+def rounds(op: Op, i: int, axis: int, *sizes: int) -> bool:
+    """Whether lengths along an axis are whole rounds through all the units on it.
+
+    Two views of a batch, one after the other, are two rounds: each holds every unit, in
+    order, and may be cut off again.
+    """
+    state = op.states[i]
+    if not isinstance(state, PerUnit):
+        return False
+    block = max((d.size * d.inner for d in state.digits if d.axis == axis), default=1)
+    return all(size % block == 0 for size in sizes)
+
+
 def slice_(op: Op) -> State:
-    old, new = op.shapes[0], op.out_shapes[0]
-    return op.place(
-        0, lambda a: a if old[a] == new[a] else None, "it picks some of the units"
-    )
+    p, old, new = op.params, op.shapes[0], op.out_shapes[0]
+
+    def kept(a: int) -> int | None:
+        cut = (p["start_indices"][a], p["limit_indices"][a])
+        steps = 1 if p["strides"] is None else p["strides"][a]
+        return (
+            a if old[a] == new[a] or (steps == 1 and rounds(op, 0, a, *cut)) else None
+        )
+
+    return op.place(0, kept, "it picks some of the units")
 
 
 def split(op: Op) -> list[State]:
-    cut = op.params["axis"]
-    state = op.place(0, lambda a: None if a == cut else a, "it splits the units")
-    return [state] * len(op.out_shapes)
+    cut, sizes = op.params["axis"], op.params["sizes"]
+    kept = lambda a: None if a == cut and not rounds(op, 0, a, *sizes) else a  # noqa: E731
+    return [op.place(0, kept, "it splits the units")] * len(op.out_shapes)
 
 
 def pad(op: Op) -> State:
-    padded = [any(p) for p in op.params["padding_config"]]
     if op.is_unit(1):
         return op.mixed("it pads with a private value")
-    return op.place(0, lambda a: None if padded[a] else a, "it pads the axis of units")
+
+    def kept(a: int) -> int | None:
+        low, high, between = op.params["padding_config"][a]
+        return a if between == 0 and rounds(op, 0, a, low, high) else None
+
+    return op.place(0, kept, "it pads the axis of units")
 
 
 def concatenate(op: Op) -> State:
     joined = op.params["dimension"]
     here = [i for i in range(len(op.states)) if op.is_unit(i)]
+    sizes = [shape[joined] for shape in op.shapes]
     state = op.combine(
-        op.place(i, lambda a: None if a == joined else a, "it joins lists of units")
+        op.place(
+            i,
+            lambda a, i=i: a if a != joined or rounds(op, i, a, *sizes) else None,  # type: ignore[misc]
+            "it joins lists of units",
+        )
         for i in here
     )
     if not isinstance(state, PerUnit) or joined != len(op.out_shapes[0]) - 1:

@@ -1,0 +1,76 @@
+"""Kernels of the secret-sharing protocols: whole, and offline and online parts apart.
+
+All parties are simulated on this machine and the dealer's work is inside; inputs are
+shares, outputs stay shares. Seconds are the least of several runs of a compiled program;
+temporary megabytes are XLA's own figure for the whole.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import privjax
+from benchmarks.kernels import least
+from privjax.prg import key_words
+from privjax.runtimes import material
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A function of one or two float32 arrays, and their shapes."""
+
+    fun: Callable[..., Any]
+    shapes: tuple[tuple[int, ...], ...]
+
+
+KERNELS = {
+    "mul 1e6": Kernel(lambda x, y: x * y, ((1_000_000,),) * 2),
+    "relu 1e6": Kernel(jax.nn.relu, ((1_000_000,),)),
+    "less 1e6": Kernel(lambda x: x < 0, ((1_000_000,),)),
+    "matmul 512": Kernel(lambda x, y: x @ y, ((512, 512),) * 2),
+    "exp 1e5": Kernel(jnp.exp, ((100_000,),)),
+}
+PROTOCOLS = {"semi2k": 2, "replicated3": 3, "spdz2k": 2}
+
+
+def rows(kernels: Any = tuple(KERNELS), protocols: Any = tuple(PROTOCOLS)) -> list[Row]:
+    """One row per kernel and protocol."""
+    return [measured(kernel, protocol) for kernel in kernels for protocol in protocols]
+
+
+def measured(kernel: str, protocol: str, repeats: int = 5) -> Row:
+    """Seconds and megabytes of one kernel."""
+    case, parties = KERNELS[kernel], PROTOCOLS[protocol]
+    rng = np.random.default_rng(0)
+    clear = [rng.uniform(-4, 4, s).astype(np.float32) for s in case.shapes]
+    shares = [privjax.share(x, parties, protocol) for x in clear]
+    fun = privjax.secret_shared(case.fun, parties, protocol, reveal=False)
+    program, words = fun.compiled(*shares), key_words(privjax.random.key())
+    arrays = [x.data for x in shares]
+    with jax.enable_x64(True):
+        compiled = program.run.lower(words, *arrays).compile()
+        row = {
+            "name": f"{kernel}, {protocol}",
+            "seconds": least(compiled, words, *arrays, repeats=repeats),
+            "temporary MB": compiled.memory_analysis().temp_size_in_bytes / 1e6,
+            "rounds": program.cost.rounds,
+            "sent MB": program.cost.sent_megabytes,
+            "dealt MB": program.cost.dealt_megabytes,
+        }
+        if protocol != "spdz2k":  # shares under earlier keys need the dealer of then
+            offline = jax.jit(material.offline(program.party, parties))
+            row["offline seconds"] = least(offline, words, repeats=repeats)
+            corrections = jax.tree.map(
+                lambda c: jnp.broadcast_to(c, (parties, *c.shape)), offline(words)[1]
+            )
+            online = program.run_online
+            row["online seconds"] = least(
+                online, words, corrections, *arrays, repeats=repeats
+            )
+    return row
