@@ -21,6 +21,7 @@ from privjax.errors import (
     UnsupportedError,
 )
 from privjax.federated.aggregation import secure_sum
+from privjax.passes.dp.release import release
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.runtimes.distributed import distributed
 from privjax.transforms.differentially_private import differentially_private
@@ -58,6 +59,7 @@ __all__ = [
     "federated",
     "owned",
     "random",
+    "release",
     "reveal",
     "secret_shared",
     "secure_sum",

@@ -3,6 +3,7 @@
 - training: `fit`; `privatize` for Optax
 - sampling: `FullBatch`, `Poisson`, `FixedSize`, `BallsInBins`, `Shuffled`, `Streamed`,
   `BlockCyclicPoisson`
+- clipping: `Grouped`, `Automatic`, `Adaptive`, for `clipping=`
 - accounting: `Ledger`, `Budget`, `BudgetError`
 - mechanisms: `Gaussian`, `RoundedGaussian`, `DiscreteGaussian`, `DiscreteLaplace`,
   `Skellam`, `ReportNoisyMax`, `Exponential`, `AboveThreshold`, `RandomizedResponse`,
@@ -32,10 +33,13 @@ from privjax.passes.dp.mechanisms import (
     RoundedGaussian,
     Skellam,
 )
+from privjax.passes.dp.modes import Adaptive, Automatic, Grouped
 
 __all__ = [
     "AboveThreshold",
+    "Adaptive",
     "Audit",
+    "Automatic",
     "BallsInBins",
     "BandedToeplitz",
     "BlockCyclicPoisson",
@@ -48,6 +52,7 @@ __all__ = [
     "FixedSize",
     "FullBatch",
     "Gaussian",
+    "Grouped",
     "Ledger",
     "Poisson",
     "RandomizedResponse",

@@ -16,7 +16,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from privjax.core.interpret import run
-from privjax.errors import InputError, PreprocessingError, ProtocolError
+from privjax.errors import (
+    InputError,
+    MacCheckError,
+    PreprocessingError,
+    ProtocolError,
+)
 from privjax.runtimes.discharge import PARTY, Online
 from privjax.runtimes.material import Material, Store
 
@@ -39,12 +44,21 @@ class Distributed:
             jax.config.update("jax_cpu_collectives_implementation", "gloo")
             jax.distributed.initialize(coordinator, parties, party)
         self.party, self.parties = party, parties
+        self.aborted = False
         self.store = Store(material, party)
         first = [
             next(d for d in jax.devices() if d.process_index == i)
             for i in range(parties)
         ]
         self.mesh = jax.sharding.Mesh(np.array(first), (PARTY,))
+
+    def go_on(self) -> None:
+        """Raises MacCheckError once a check has failed: the abort is for good."""
+        if self.aborted:
+            raise MacCheckError(
+                "an earlier session was aborted because a party cheated: this process "
+                "does not go on. Find out who, and start new processes."
+            )
 
     def agree(self, digest: str, session: str) -> None:
         """All parties run the same program on the same session, or nobody starts."""

@@ -373,7 +373,7 @@ def differentially_private(
       outputs_unreleased: what becomes of other outputs that depend on the units, such as
         the loss: "refuse" the program, or "drop" them (replaced by NaN, or 0 for integers).
       clipping: "flat", "per_layer", "automatic", "adaptive", or one of
-        `privjax.passes.dp.modes` with its settings, such as `Grouped`.
+        `privjax.dp` with its settings: `Grouped`, `Automatic`, `Adaptive`.
       microbatches: in how many parts the batch is worked on, one after the other. The
         step is traced for one part; where its loss is a mean, the means are averaged.
       expected_units: what a mean is to divide by in place of the number of rows: the

@@ -11,7 +11,13 @@ import numpy as np
 
 from privjax import _compat
 from privjax.core.trace import Call
-from privjax.errors import InputError, ProtocolError, RandomKeyError, TraceError
+from privjax.errors import (
+    InputError,
+    MacCheckError,
+    ProtocolError,
+    RandomKeyError,
+    TraceError,
+)
 from privjax.passes.audit import marked_lines, secrecy
 from privjax.passes.cost import Cost
 from privjax.preprocessing.simulated import Transfers, demand
@@ -206,6 +212,7 @@ class SecretShared(Transformed):
 
     def _call_distributed(self, program: Program, call: Call, key: Any) -> Any:
         runtime, parties = self.runtime, self.protocol.parties
+        runtime.go_on()
         if runtime.parties != parties:
             raise ProtocolError(
                 f"the runtime has {runtime.parties} parties, {self.__name__} is for "
@@ -250,7 +257,12 @@ class SecretShared(Transformed):
                     program.party, [*own, *([False] * program.checked)]
                 )
                 self._online[program] = online
-            flat = self._sound(program, runtime.execute(online, mine, inputs))
+            flat = runtime.execute(online, mine, inputs)
+            try:
+                flat = self._sound(program, flat)
+            except MacCheckError:
+                runtime.aborted = True
+                raise
             flat = [
                 x if kind is None else together(jnp.asarray(x))
                 for x, kind in zip(flat, program.outs, strict=True)

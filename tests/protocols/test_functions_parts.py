@@ -62,7 +62,7 @@ def test_polynomials_of_every_degree(bits: int) -> None:
     u = np.linspace(-0.5, 0.5, 513)
     u = np.rint(np.ldexp(u, scale)) / 2**scale
     body = harness.on_shares(
-        P, lambda x: [evaluate(P, fp, x, scale, c, scale) for c in rows]
+        P, lambda p, x: [evaluate(p, fp, x, scale, c, scale) for c in rows]
     )
     got = harness.opened(body, 2, element(fp, u, scale))
     for c, g in zip(rows, got, strict=True):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import privjax
 from privjax.protocols.fixedpoint import FixedPoint
+from privjax.protocols.table import protocol_for
 from privjax.random import insecure_key
 from privjax.transforms import shared_data
 
@@ -64,21 +65,16 @@ def test_sharing_then_revealing_gives_the_value(fmt, parties, seed, data):
 
 @pytest.mark.parametrize("parties", [2, 3, 5])
 def test_all_but_one_share_tell_nothing_that_the_value_decides(parties):
-    """The same key shares two values: every party but the last holds equal words."""
-    key = insecure_key(3)
-    words = jax.random.key_data(key)
+    """The same key shares two values: every party but the first holds equal words."""
+    words = jax.random.key_data(insecure_key(3))
+    protocol = protocol_for("semi2k", parties)
     with jax.enable_x64(True):
+        run = shared_data._sharing(protocol, FixedPoint(), (((4,), np.float32),))
         one, two = (
-            np.asarray(
-                shared_data._share_leaf(
-                    np.float32(v) * np.ones(4, np.float32), 0, "x", parties,
-                    "semi2k", FixedPoint(), words,
-                ).data
-            )
-            for v in (0.0, 1000.0)
-        )  # fmt: skip
-    np.testing.assert_array_equal(one[:, :-1], two[:, :-1])
-    assert not np.array_equal(one[:, -1], two[:, -1])
+            np.asarray(run(words, np.full(4, v, np.float32))[0]) for v in (0.0, 1000.0)
+        )
+    np.testing.assert_array_equal(one[1:], two[1:])
+    assert not np.array_equal(one[0], two[0])
 
 
 def test_two_formats_on_one_key_are_masked_differently():

@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from two_party_process import OWNERS, arguments, program
+from two_party_process import FORMATS, arguments, program, shared
 
 from privjax.errors import PreprocessingError
 from privjax.prg.keys import insecure_key
@@ -25,8 +25,9 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def test_two_processes_equal_the_simulation(tmp_path):
-    fun = secret_shared(program, owners=OWNERS)
+@pytest.mark.parametrize("protocol", FORMATS)
+def test_two_processes_equal_the_simulation(tmp_path, protocol):
+    fun = shared(protocol)
     args = arguments()
     specs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in args]
     fun.deal(*specs, directory=tmp_path, key=insecure_key(7))
@@ -37,7 +38,7 @@ def test_two_processes_equal_the_simulation(tmp_path):
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     parties = [
         subprocess.Popen(
-            [sys.executable, str(script), str(i), port, str(tmp_path)],
+            [sys.executable, str(script), str(i), port, str(tmp_path), protocol],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=env,
@@ -57,8 +58,9 @@ def test_two_processes_equal_the_simulation(tmp_path):
             np.testing.assert_array_equal(out["w"], simulated[0])
             np.testing.assert_array_equal(out["losses"], simulated[1])
     plain = jax.jit(program)(*args)
-    np.testing.assert_allclose(simulated[0], plain[0], atol=1e-4)
-    np.testing.assert_allclose(simulated[1], plain[1], atol=1e-4)
+    rough = 26 * FORMATS[protocol].resolution
+    np.testing.assert_allclose(simulated[0], plain[0], atol=rough)
+    np.testing.assert_allclose(simulated[1], plain[1], atol=rough)
 
 
 @pytest.fixture

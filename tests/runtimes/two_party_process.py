@@ -1,4 +1,4 @@
-"""One party of the two-process test: `python two_party_process.py PARTY PORT DIR`."""
+"""One party of the two-process test: `two_party_process.py PARTY PORT DIR PROTOCOL`."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from privjax import FixedPoint
 from privjax.runtimes.distributed import distributed
 from privjax.transforms.secret_shared import secret_shared
 
@@ -32,12 +33,21 @@ def arguments():
 
 
 OWNERS = {"w": 0, "x": 1, "y": 0}
+# The small ring compiles faster; with 9 fractional bits results are rough.
+FORMATS = {"semi2k": FixedPoint(), "spdz2k": FixedPoint(32, 9)}
+
+
+def shared(protocol, **options):
+    """The program for one of the protocols."""
+    fixed_point = FORMATS[protocol]
+    return secret_shared(program, 2, protocol, fixed_point, owners=OWNERS, **options)
 
 
 def main() -> None:
     party, port, directory = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    protocol = sys.argv[4]
     runtime = distributed(party, 2, material=directory, coordinator=f"127.0.0.1:{port}")
-    fun = secret_shared(program, owners=OWNERS, runtime=runtime)
+    fun = shared(protocol, runtime=runtime)
     args = [
         a if owner == party else jax.ShapeDtypeStruct(a.shape, a.dtype)
         for a, owner in zip(arguments(), OWNERS.values(), strict=True)

@@ -32,7 +32,7 @@ class Recorder(Simulate):
         self.opened.extend(jax.tree.leaves(gathered))
 
 
-def _open(cx, *shares, domains, bits):
+def _open(cx, *shares, domains, bits, checked, release):
     values = [total(s, d) for s, d in zip(shares, domains, strict=True)]
     cx.opened.extend(v for v, b in zip(values, bits, strict=True) if b == 64)
     return values

@@ -142,15 +142,30 @@ def test_replayed_and_swapped_messages(mode: int) -> None:
         return small and any(rule(p) for rule in SENT.values())
 
     attacks = seen_by_all(drawn(places, keep, 256, 2, 3))
-    attacks = [a._replace(mode=FLIP, bit=0) for a in attacks]
-    _, _, said = attempts(2, attacks, 4)
-    earlier = [s[a.party] for a, s in zip(attacks, said, strict=True)]
+    then, now = (
+        [
+            s[a.party]
+            for a, s in zip(attacks, attempts(2, attacks, seed)[2], strict=True)
+        ]
+        for seed in (4, 5)
+    )
     attacks = [
         a._replace(mode=mode, words=words)
-        for a, words in zip(attacks, earlier, strict=True)
+        for a, words in zip(attacks, then, strict=True)
     ]
     outputs, sound, _ = attempts(2, attacks, 5)
-    assert not sound.any()
+
+    def differs(attack: Attack, old: np.ndarray, own: np.ndarray) -> bool:
+        """Whether another message was sent at all: short ones may be equal."""
+        size = places[attack.place].size
+        sent = old[:size] if mode == REPLACE else np.roll(own[:size], 1)
+        return not np.array_equal(sent, own[:size])
+
+    wrong = np.array(list(map(differs, attacks, then, now)))
+    assert wrong.mean() > 0.7
+    assert not sound[wrong].any()
+    outputs = [o[wrong] for o in outputs]
+    attacks = [a for a, w in zip(attacks, wrong, strict=True) if w]
     none_released(outputs, attacks, places)
 
 
@@ -176,7 +191,7 @@ def test_a_flipped_bit_of_a_share_that_is_held(parties: int, count: int) -> None
     passed = sound.any(1)
     assert same(outputs, honest)[passed].all()
     # Upper bits of bytes that hold one bit, high bits of what a power of two multiplies.
-    assert passed.mean() < 0.15
+    assert passed.mean() < 0.2
 
 
 def test_the_caller_gets_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
