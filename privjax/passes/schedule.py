@@ -45,9 +45,7 @@ class _Schedule(Interpreter):
         return [read(v) for v in jaxpr.outvars]
 
 
-def _merge(
-    eqns: Sequence[Any], release: bool, env: dict[Any, Any], read: Any
-) -> None:
+def _merge(eqns: Sequence[Any], release: bool, env: dict[Any, Any], read: Any) -> None:
     shares: list[Any] = []
     checks: list[Any] = []
     domains, bits, outs = [], [], []

@@ -43,7 +43,9 @@ def revealing(x: Any) -> Any:
 
     def step(c: Any, _: Any) -> Any:
         largest = privjax.reveal(jnp.max(c))
-        return jax.lax.cond(largest > 2.0, lambda v: v * 0.5, lambda v: v * 2.0, c), largest
+        return jax.lax.cond(
+            largest > 2.0, lambda v: v * 0.5, lambda v: v * 2.0, c
+        ), largest
 
     return jax.lax.scan(step, x, None, length=3)
 
