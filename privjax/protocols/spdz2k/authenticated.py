@@ -200,9 +200,10 @@ class Keys:
     def open_words(
         self, xs: Sequence[Words], bits: int, release: bool = False
     ) -> list[Any]:
-        """The values of words of `bits` used bits; one round."""
+        """The values of words of `bits` used bits, of which no other is sent; one round."""
+        used = (1 << bits) - 1
         return markers.open_values(
-            [x.word for x in xs],
+            [x.word & np.array(used, x.word.dtype) for x in xs],
             ("xor",) * len(xs),
             (bits,) * len(xs),
             [(x.mac, self.delta) for x in xs],
