@@ -21,7 +21,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-SUITES = ("kernels", "secret_shared", "dp", "federated")
+SUITES = ("kernels", "protocols", "secret_shared", "dp", "federated")
 HERE = Path(__file__).resolve().parent
 
 Row = dict[str, Any]
