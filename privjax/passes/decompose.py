@@ -161,9 +161,13 @@ RULES: dict[str, Callable[..., Any]] = {
     "abs": _abs,
     "sign": _sign,
     "square": lambda x: lax.mul(x, x),
+    "one_minus_square": lambda x: lax.sub(jnp.ones_like(x), lax.mul(x, x)),
     "integer_pow": _integer_pow,
     "pow": _pow,
     "log1p": lambda x, *, accuracy=None: lax.log(lax.add(x, jnp.ones_like(x))),
+    "log2": lambda x, *, accuracy=None: lax.mul(
+        lax.log(x), jnp.full_like(x, 1 / np.log(2))
+    ),
     "expm1": lambda x, *, accuracy=None: lax.sub(lax.exp(x), jnp.ones_like(x)),
     "erfc": lambda x: lax.sub(jnp.ones_like(x), lax.erf(x)),
     "sinh": lambda x, *, accuracy=None: 0.5 * (lax.exp(x) - lax.exp(-x)),

@@ -44,7 +44,8 @@ def to_inexact(op: Op) -> bool:
 NONLINEAR = """
     abs integer_pow max min rem sign square pow clamp
     acos acosh asin asinh atan atan2 atanh cbrt ceil cos cosh exp exp2 expm1 floor log
-    log1p logistic nextafter reduce_precision round rsqrt sin sinh sqrt tan tanh complex
+    log1p log2 logistic nextafter one_minus_square reduce_precision round rsqrt sin sinh
+    sqrt tan tanh complex
     bessel_i0e bessel_i1e digamma erf erf_inv erfc igamma igamma_grad_a igammac lgamma
     polygamma regularized_incomplete_beta zeta
     and clz mulhi not or population_count shift_left shift_right_arithmetic
