@@ -56,16 +56,21 @@ def scan(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
 
 
 def while_loop(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
-    """`while`: predicate and body under `lax.while_loop`, with a counter if needed."""
+    """`while`: predicate and body under `lax.while_loop`, with a counter if needed.
+
+    Where a thread runs through the program, it runs through the predicate too. A loop's
+    test cannot hand it on, so that the predicate is then found at the end of the body.
+    """
     nc, nb = params["cond_nconsts"], params["body_nconsts"]
     arrays = _arrays(cx, values)
     cond_consts, body_consts = arrays[:nc], arrays[nc : nc + nb]
 
-    def test(carry: Any) -> Any:
-        index, (_, state) = carry
-        child = cx.inside(cx.enter(0, index))
+    def test(carry: Any) -> tuple[Any, Any]:
+        """(the thread afterwards, whether to go on)"""
+        index, threaded = carry
+        child, state = _child(cx, cx.enter(0, index), threaded)
         out = run(child, params["cond_jaxpr"], [*_renew(cond_consts), *state])
-        return cx.predicate(out[0])
+        return child.thread(), cx.predicate(out[0])
 
     def body(carry: Any) -> Any:
         index, state = carry
@@ -83,7 +88,18 @@ def while_loop(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
         index, (after, out) = body(carry)
         return index, (after, _coerce_all(cx, out, carry[1][1]))
 
-    _, (thread, out) = lax.while_loop(test, stable_body, (zero, (thread, init)))
+    first = zero, (thread, init)
+    if thread is None:
+        return lax.while_loop(lambda c: test(c)[1], stable_body, first)[1][1]
+
+    def tested(carry: Any) -> Any:
+        index, (_, state) = carry
+        thread, more = test(carry)
+        return (index, (thread, state)), more
+
+    (_, (thread, out)), _ = lax.while_loop(
+        lambda c: c[1], lambda c: tested(stable_body(c[0])), tested(first)
+    )
     cx.resume(thread)
     return out
 

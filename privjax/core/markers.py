@@ -228,7 +228,7 @@ def uniform(shape: Sequence[int], dtype: Any, domain: str) -> Any:
     return uniform_p.bind(shape=tuple(shape), dtype=jnp.dtype(dtype), domain=domain)
 
 
-def _dealt_shape(*xs: Any, fun: Any, **_: Any) -> list[Any]:
+def _dealt_shape(*xs: Any, fun: Any) -> list[Any]:
     return [
         jax.ShapeDtypeStruct(s.shape, s.dtype) for s in jax.eval_shape(fun.clear, *xs)
     ]
@@ -284,7 +284,9 @@ def messages(domain: str, parties: int) -> int:
     return sum(a != b for a, b in links(domain, parties))
 
 
-def _open_shape(*xs: Any, domains: Any, **_: Any) -> list[Any]:
+def _open_shape(
+    *xs: Any, domains: Any, bits: Any, checked: Any, release: bool
+) -> list[Any]:
     out = []
     for x, domain in zip(xs, domains, strict=False):
         everybody = int(domain[5:]) if domain.startswith("each:") else 0

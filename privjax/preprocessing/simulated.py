@@ -1,5 +1,6 @@
 """Both parties' preprocessing in one process: for development, counting and tests."""
 
+import itertools
 import os
 from typing import Any
 
@@ -21,7 +22,7 @@ class Transfers:
     def __init__(self) -> None:
         session = os.urandom(16)
         *self._setups, self.setup_cost = run(setup(0, session), setup(1, session))
-        self._sessions = 0
+        self._numbers = itertools.count()  # one step even with several threads
 
     def corrections(self, party: Any, seeds: Any) -> tuple[Any, Cost]:
         """What a dealer would have sent for one run of a semi2k program.
@@ -33,7 +34,7 @@ class Transfers:
         Returns:
           The corrections with a leading party axis, and what the parties sent.
         """
-        number, self._sessions = self._sessions, self._sessions + 1
+        number = next(self._numbers)
         sides = (
             prepare(open_session(i, keys, number), party, seeds[i])
             for i, keys in enumerate(self._setups)

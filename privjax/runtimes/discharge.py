@@ -389,11 +389,15 @@ def _uniform(cx: Any, *, shape: Any, dtype: Any, domain: str) -> Any:
     return cx.uniform(shape, dtype, domain)
 
 
-def _open(cx: Any, *values: Any, domains: Any, **_: Any) -> list[Any]:
+def _open(
+    cx: Any, *values: Any, domains: Any, bits: Any, checked: Any, release: bool
+) -> list[Any]:
     return [cx.exchanged(s, d) for s, d in zip(values, domains, strict=False)]
 
 
-def _offline_open(cx: Any, *values: Any, domains: Any, **_: Any) -> list[Any]:
+def _offline_open(
+    cx: Any, *values: Any, domains: Any, bits: Any, checked: Any, release: bool
+) -> list[Any]:
     return [Unknown() for _ in domains]
 
 

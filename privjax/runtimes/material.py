@@ -3,9 +3,9 @@
 The offline program turns one key into each party's seed and the corrections; a party's
 file holds its seed and the corrections meant for it, and nothing else. Files are NumPy
 archives without pickled objects; each carries a version, the program's hash, a session of
-its own and a digest of its content. Material is consumed once: the session is written to
-the folder's list of used ones, which also refuses copies of the file, and the file is
-emptied, before anything is computed with it.
+its own and a digest of its content. Material is consumed once: the session is marked as
+used in the folder, which also refuses copies of the file, and the file is emptied, before
+anything is computed with it.
 """
 
 import hashlib
@@ -202,25 +202,25 @@ class Store:
         )
 
     def _consume(self, path: Path, session: str) -> None:
-        """Mark a session as used, for good, before anything is computed with it."""
+        """Mark a session as used, for good, before anything is computed with it.
+
+        Creating the mark is one step of the file system: of several processes, or
+        several copies of the file, only one gets it.
+        """
         used = self.folder / USED
-        if used.exists() and session in used.read_text().split():
+        used.mkdir(exist_ok=True)
+        try:
+            mark = os.open(used / session, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError as e:
             raise PreprocessingError(
                 f"{path} is a copy of material that was used before (session "
                 f"{session[:12]}): used again, its masks would reveal the difference of "
                 "both inputs. Remove the file and let the dealer make new material."
-            )
-        spent = path.with_suffix(".used")
-        try:
-            path.rename(spent)  # only one process gets it
-        except FileNotFoundError as e:
-            raise PreprocessingError(
-                f"{path} was taken by another process: call again."
             ) from e
-        with open(used, "a") as f:
-            f.write(session + "\n")
-            f.flush()
-            os.fsync(f.fileno())
+        os.fsync(mark)
+        os.close(mark)
+        spent = path.with_suffix(".used")
+        path.rename(spent)
         spent.write_bytes(b"")
 
 

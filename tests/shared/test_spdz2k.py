@@ -50,11 +50,19 @@ def revealing(x: Any) -> Any:
     return jax.lax.scan(step, x, None, length=3)
 
 
+def halved(x: Any) -> Any:
+    """The loop's test itself releases a value."""
+    return jax.lax.while_loop(
+        lambda c: privjax.reveal(jnp.max(c)) > 0.5, lambda c: c * 0.5, x
+    )
+
+
 PROGRAMS = {
     "scan": (scanned, (X,)),
     "while": (looped, (X,)),
     "cond": (branched, (X, np.array(True))),
     "release in a loop": (revealing, (X,)),
+    "release in a test": (halved, (X,)),
     "jit inside": (lambda x: jax.jit(lambda v: v * v)(x) + x, (X,)),
 }
 
@@ -67,7 +75,9 @@ def test_control_flow(name: str) -> None:
         np.testing.assert_allclose(a, b, atol=0.05)
 
 
-@pytest.mark.parametrize("name", ["scan", "while", "release in a loop"])
+@pytest.mark.parametrize(
+    "name", ["scan", "while", "release in a loop", "release in a test"]
+)
 def test_every_scope_tosses_its_coin_and_checks(name: str) -> None:
     """Each body with openings ends with its coin; a release comes after a check."""
     fun, args = PROGRAMS[name]

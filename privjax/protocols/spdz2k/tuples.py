@@ -5,7 +5,7 @@ them mod 2^k see their low parts.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,20 +22,28 @@ def planes(word: Any, width: int) -> Any:
 
 
 @dataclass(frozen=True)
-class SumMacs:
-    """alpha x (Cramer et al. 2018, section 3)."""
+class OfElements:
+    """A function of `arity` elements with one element as its result."""
 
     ring: Extended
-    elementwise = True
-    common = (0,)
+    arity: ClassVar[int]
 
     @property
     def operands(self) -> tuple[str, ...]:
-        return (self.ring.domain,) * 2
+        return (self.ring.domain,) * self.arity
 
     @property
     def results(self) -> tuple[str, ...]:
         return (self.ring.domain,)
+
+
+@dataclass(frozen=True)
+class SumMacs(OfElements):
+    """alpha x (Cramer et al. 2018, section 3)."""
+
+    arity = 2
+    elementwise = True
+    common = (0,)
 
     def clear(self, alpha: Any, x: Any) -> list[Any]:
         r = self.ring
@@ -57,23 +65,15 @@ class BitMacs:
 
 
 @dataclass(frozen=True)
-class Product:
+class Product(OfElements):
     """a * b in the extended ring."""
 
-    ring: Extended
     op: tuples.Bilinear
+    arity = 2
 
     @property
     def elementwise(self) -> bool:
         return self.op.name == "mul"
-
-    @property
-    def operands(self) -> tuple[str, ...]:
-        return (self.ring.domain,) * 2
-
-    @property
-    def results(self) -> tuple[str, ...]:
-        return (self.ring.domain,)
 
     def clear(self, a: Any, b: Any) -> list[Any]:
         r = self.ring
@@ -81,17 +81,11 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Square:
+class Square(OfElements):
     """a^2 in the extended ring."""
 
-    ring: Extended
+    arity = 1
     elementwise = True
-
-    @property
-    def operands(self) -> tuple[str, ...]:
-        return (self.ring.domain,)
-
-    results = operands
 
     def clear(self, a: Any) -> list[Any]:
         x = self.ring.from_marker(a)
