@@ -20,7 +20,7 @@ from privjax.errors import (
     TraceError,
     UnsupportedError,
 )
-from privjax.federated.aggregation import secure_sum
+from privjax.aggregation.methods import secure_sum
 from privjax.passes.dp.release import release
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.runtimes.distributed import distributed

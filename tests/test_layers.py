@@ -31,12 +31,22 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "passes": (*BASE, "prg", "core", "protocols"),
     "runtimes": (*BASE, "prg", "core", "protocols"),
     "preprocessing": (*BASE, "prg", "core", "protocols", "runtimes"),
-    "federated": (*BASE, "prg", "core", "protocols", "passes"),
+    "aggregation": (*BASE, "prg", "core", "protocols", "passes"),
 }
 LAYERS["transforms"] = tuple(LAYERS)
 LAYERS["dp"] = tuple(LAYERS)
+LAYERS["fl"] = tuple(LAYERS)
 LAYERS["__init__"] = tuple(LAYERS)
-_SURFACE = ("__init__", "errors", "random", "datasets", "transforms", "federated", "dp")
+_SURFACE = (
+    "__init__",
+    "errors",
+    "random",
+    "datasets",
+    "transforms",
+    "federated",
+    "dp",
+    "fl",
+)
 LAYERS["demo"] = _SURFACE
 LAYERS["cli"] = (*_SURFACE, "demo")
 LAYERS["__main__"] = ("cli",)
@@ -48,7 +58,7 @@ SHARED_BY_PROTOCOLS = ("functions",)
 # Third-party modules that only some layers may import.
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "flax": ("demo",),
-    "optax": ("demo", "dp", "federated", "transforms"),
+    "optax": ("demo", "dp", "fl", "transforms"),
     "dp_accounting": ("accounting",),
     "cryptography": ("preprocessing",),
 }

@@ -36,7 +36,7 @@ def scan(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
 
     thread = cx.thread()
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), xs)
-    init = _stable(cx, init, lambda c: jax.eval_shape(body, (thread, c), first)[0][1])
+    init = stable(cx, init, lambda c: jax.eval_shape(body, (thread, c), first)[0][1])
 
     def stable_body(carry: Any, x: Any) -> Any:
         (after, out), y = body(carry, x)
@@ -80,7 +80,7 @@ def while_loop(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
         return after, (child.thread(), out)
 
     zero, thread = jnp.uint32(0) if cx.needs_index else None, cx.thread()
-    init = _stable(
+    init = stable(
         cx, arrays[nc + nb :], lambda c: jax.eval_shape(body, (zero, (thread, c)))[1][1]
     )
 
@@ -256,7 +256,7 @@ def _coerce_all(cx: Interpreter, values: Sequence[Any], like: Sequence[Any]) -> 
     ]
 
 
-def _stable(
+def stable(
     cx: Interpreter, init: list[Any], body: Callable[[list[Any]], list[Any]]
 ) -> list[Any]:
     """`init` in a static form that `body` maps to itself."""

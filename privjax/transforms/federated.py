@@ -11,7 +11,7 @@ import numpy as np
 from privjax import _compat
 from privjax.core.trace import Call, Traced
 from privjax.errors import InputError, RangeError
-from privjax.federated.aggregation import resolve
+from privjax.aggregation.methods import resolve
 from privjax.passes import federated as passes
 from privjax.prg.chacha20 import Purpose, derive
 from privjax.transforms.base import (

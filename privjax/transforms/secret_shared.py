@@ -61,6 +61,7 @@ class SecretShared(Transformed):
         owners: Mapping[str, int] | None,
         runtime: Any,
         preprocessing: str,
+        max_steps: int | None,
     ) -> None:
         super().__init__(fun)
         self.protocol = protocol_for(protocol, parties)
@@ -81,6 +82,9 @@ class SecretShared(Transformed):
                 )
         self.runtime = runtime
         self.preprocessing = self._preprocessing(preprocessing)
+        if max_steps is not None and (not isinstance(max_steps, int) or max_steps < 0):
+            raise InputError(f"max_steps={max_steps!r}: expected a count, or None.")
+        self.max_steps = max_steps
         self._transfers: Transfers | None = None
         self._programs: dict[Any, Program] = {}
         self._online: dict[Program, Any] = {}
@@ -323,7 +327,13 @@ class SecretShared(Transformed):
         )
 
     def _options(self) -> Options:
-        return Options(self.protocol, self.fixed_point, self.reveal, self.owners)
+        return Options(
+            self.protocol,
+            self.fixed_point,
+            self.reveal,
+            self.owners,
+            self.max_steps,
+        )
 
     # -- looking inside ----------------------------------------------------------------
 
@@ -436,6 +446,7 @@ def secret_shared(
     owners: Mapping[str, int] | None = None,
     runtime: Any = None,
     preprocessing: str = "dealer",
+    max_steps: int | None = None,
 ) -> SecretShared:
     """Rewrite `fun` to compute on secret shares among `parties` parties.
 
@@ -460,6 +471,9 @@ def secret_shared(
         runs this process's party.
       preprocessing: "dealer", or "ot": two parties of semi2k make the correlated
         randomness themselves, by oblivious transfer (slow; not under jit).
+      max_steps: how often a `while` loop with a secret predicate runs: its state is kept
+        once the predicate is false. A loop that needs more steps stops early, which
+        nobody can see; None refuses such loops.
 
     Returns:
       A function with the results of `fun`, in their shapes and dtypes.
@@ -477,4 +491,5 @@ def secret_shared(
         owners,
         runtime,
         preprocessing,
+        max_steps,
     )

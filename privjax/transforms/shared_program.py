@@ -40,6 +40,7 @@ class Options:
     fixed_point: FixedPoint
     reveal: bool
     owners: Mapping[str, int]
+    max_steps: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +92,7 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
     stages = {"traced": traced.closed}
     with jax.enable_x64(True):
         plain = simplify.dce(simplify.inline(traced.closed, remat=True))
-        plain = simplify.cse(decompose(plain, secret))
+        plain = simplify.cse(decompose(plain, secret, options.max_steps))
         plain = simplify.dce(simplify.inline(plain, remat=True))
         plain = simplify.inline(merge(plain, secret))
         stages["simplified"] = plain

@@ -19,7 +19,7 @@ from privjax.errors import (
     RandomKeyError,
     RangeError,
 )
-from privjax.federated import Plain, secure_sum
+from privjax.aggregation import Plain, secure_sum
 from privjax.prg.chacha20 import Purpose, bits
 from privjax.prg.keys import insecure_key
 from privjax.transforms.base import Transformed

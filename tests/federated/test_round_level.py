@@ -12,7 +12,7 @@ import pytest
 
 from privjax.core.interpret import sub_jaxprs
 from privjax.errors import InputError, LeakError, RangeError, UnsupportedError
-from privjax.federated import secure_sum
+from privjax.aggregation import secure_sum
 from privjax.prg.keys import insecure_key
 from privjax.transforms.federated import federated
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from privjax.errors import InputError, UnsupportedError
-from privjax.federated import SecureSum, secure_sum
-from privjax.federated.aggregation import resolve
+from privjax.aggregation import SecureSum, secure_sum
+from privjax.aggregation.methods import resolve
 from privjax.prg.keys import insecure_key, key_words
 
 METHODS = {

@@ -127,7 +127,7 @@ def mean_over_clients(
 
     Args:
       values: flat inputs; the clients' own ones have a leading axis of `clients`.
-      method: the aggregation method (see `privjax.federated.aggregation`).
+      method: the aggregation method (see `privjax.aggregation.methods`).
       strategy: "scan" or "vmap".
       weights: None or nonnegative [clients].
       key_words: uint32[8] where the method needs randomness.

@@ -117,3 +117,9 @@ def _no_dilation(*dilations: Any) -> None:
             raise UnsupportedError(
                 "a max pool with dilated windows has no rule; pad or slice instead."
             )
+
+
+RULES: dict[str, Callable[..., Any]] = {
+    "reduce_window_max": window_max,
+    "select_and_scatter_add": scatter_to_max,
+}

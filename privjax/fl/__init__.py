@@ -1,0 +1,1 @@
+"""Federated learning beyond one round: algorithms, cohorts, training loops."""

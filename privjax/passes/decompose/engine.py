@@ -1,0 +1,83 @@
+"""The pass that applies the tables of rules to what depends on a secret."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from privjax.core import control
+from privjax.core.interpret import run
+from privjax.passes.decompose import (
+    branches,
+    elementary,
+    pooling,
+    reductions,
+)
+from privjax.passes.simplify import retrace
+from privjax.passes.taint import Tainted, TaintPass, raw
+
+# Applied wherever an operand is secret.
+RULES: dict[str, Callable[..., Any]] = {
+    **elementary.RULES,
+    **reductions.RULES,
+    **pooling.RULES,
+}
+
+# Applied where one of the operands from the given position on is secret (an index): with
+# public indices these only move entries about.
+INDEXED: dict[str, tuple[int, Callable[..., Any]]] = {}
+
+
+class Decompose(TaintPass):
+    """Apply the tables to every equation with a tainted operand, recursively."""
+
+    def __init__(self, max_steps: int | None = None) -> None:
+        self.max_steps = max_steps
+
+    rules = control.RULES | branches.RULES
+
+    def default(self, values: Sequence[Any]) -> list[Any]:
+        name, params = self.eqn.primitive.name, self.eqn.params
+        if name in ("ne", "eq") and values[0] is values[1]:  # the test for NaN
+            return [jnp.full(self.eqn.outvars[0].aval.shape, name == "eq")]
+        rule = RULES.get(name)
+        if name in INDEXED:
+            first, by_index = INDEXED[name]
+            if any(isinstance(v, Tainted) for v in values[first:]):
+                rule = by_index
+        if rule is None:
+            return super().default(values)
+        out = self.apply(lambda *xs: rule(*xs, **params), *values)
+        several = self.eqn.primitive.multiple_results
+        return out if several else out[:1]
+
+    def apply(self, fun: Callable[..., Any], *values: Any) -> list[Any]:
+        """A function of arrays on values of this pass, decomposed in its turn."""
+        arrays = [v for v in values if not _is_constant(v)]
+        avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in map(raw, arrays)]
+
+        def body(*xs: Any) -> list[Any]:
+            given = iter(xs)  # constants stay constants, so that equal ones are seen
+            out = fun(*(v if _is_constant(v) else next(given) for v in values))
+            return list(out) if isinstance(out, (tuple, list)) else [out]
+
+        return run(self, jax.make_jaxpr(body)(*avals), arrays)
+
+
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, np.generic)) and np.ndim(value) == 0
+
+
+def decompose(closed: Any, secret: Sequence[bool], max_steps: int | None = None) -> Any:
+    """Rewrite a jaxpr; `secret` says which of its inputs are secret.
+
+    `max_steps` bounds `while` loops whose predicate is secret.
+    """
+
+    def fun(*xs: Any) -> list[Any]:
+        values = [Tainted(x) if s else x for x, s in zip(xs, secret, strict=True)]
+        return [raw(v) for v in run(Decompose(max_steps), closed, values)]
+
+    return retrace(closed, fun)
