@@ -4,7 +4,8 @@ Three transformations, each a decorator and a function: `federated`, `secret_sha
 `differentially_private`. They compose, inner first.
 """
 
-from privjax import datasets, dp, random
+from privjax import datasets, dp, fl, random
+from privjax.aggregation.methods import secure_sum
 from privjax.errors import (
     BudgetError,
     DatasetError,
@@ -20,7 +21,6 @@ from privjax.errors import (
     TraceError,
     UnsupportedError,
 )
-from privjax.aggregation.methods import secure_sum
 from privjax.passes.dp.release import release
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.runtimes.distributed import distributed
@@ -57,6 +57,7 @@ __all__ = [
     "dp",
     "explain",
     "federated",
+    "fl",
     "owned",
     "random",
     "release",

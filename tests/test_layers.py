@@ -43,7 +43,6 @@ _SURFACE = (
     "random",
     "datasets",
     "transforms",
-    "federated",
     "dp",
     "fl",
 )

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from privjax import _compat
+from privjax.aggregation.methods import resolve
 from privjax.core.trace import Call, Traced
 from privjax.errors import InputError, RangeError
-from privjax.aggregation.methods import resolve
 from privjax.passes import federated as passes
 from privjax.prg.chacha20 import Purpose, derive
 from privjax.transforms.base import (

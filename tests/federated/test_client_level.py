@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from privjax.aggregation import Plain, secure_sum
 from privjax.core.interpret import sub_jaxprs
 from privjax.errors import (
     DifferentiationError,
@@ -19,7 +20,6 @@ from privjax.errors import (
     RandomKeyError,
     RangeError,
 )
-from privjax.aggregation import Plain, secure_sum
 from privjax.prg.chacha20 import Purpose, bits
 from privjax.prg.keys import insecure_key
 from privjax.transforms.base import Transformed

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from privjax.aggregation import secure_sum
 from privjax.core.interpret import sub_jaxprs
 from privjax.errors import InputError, LeakError, RangeError, UnsupportedError
-from privjax.aggregation import secure_sum
 from privjax.prg.keys import insecure_key
 from privjax.transforms.federated import federated
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from privjax.errors import InputError, UnsupportedError
 from privjax.aggregation import SecureSum, secure_sum
 from privjax.aggregation.methods import resolve
+from privjax.errors import InputError, UnsupportedError
 from privjax.prg.keys import insecure_key, key_words
 
 METHODS = {

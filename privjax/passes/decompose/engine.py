@@ -12,8 +12,14 @@ from privjax.core.interpret import run
 from privjax.passes.decompose import (
     branches,
     elementary,
+    fourier,
+    indexing,
+    linalg,
+    order,
     pooling,
     reductions,
+    special,
+    windows,
 )
 from privjax.passes.simplify import retrace
 from privjax.passes.taint import Tainted, TaintPass, raw
@@ -23,11 +29,16 @@ RULES: dict[str, Callable[..., Any]] = {
     **elementary.RULES,
     **reductions.RULES,
     **pooling.RULES,
+    **windows.RULES,
+    **order.RULES,
+    **special.RULES,
+    **linalg.RULES,
+    **fourier.RULES,
 }
 
 # Applied where one of the operands from the given position on is secret (an index): with
 # public indices these only move entries about.
-INDEXED: dict[str, tuple[int, Callable[..., Any]]] = {}
+INDEXED: dict[str, tuple[int, Callable[..., Any]]] = indexing.INDEXED
 
 
 class Decompose(TaintPass):

@@ -1,0 +1,6 @@
+"""Sorting, ranking and selection by rank."""
+
+from collections.abc import Callable
+from typing import Any
+
+RULES: dict[str, Callable[..., Any]] = {}
