@@ -77,9 +77,11 @@ class FixedPoint:
         return real.astype(dtype)
 
     def check(self, x: Any, name: str) -> None:
-        """Raise `RangeError` when a clear array is not finite or does not fit."""
+        """Raise `RangeError` when a clear array of reals is not finite or does not fit."""
         a = np.asarray(x)
-        if a.dtype.kind in "fc" and not np.all(np.isfinite(a)):
+        if not jnp.issubdtype(a.dtype, jnp.inexact):
+            return
+        if not np.all(np.isfinite(a)):
             raise RangeError(f"{name} contains NaN or infinity; it cannot be shared.")
         if a.size and float(np.max(np.abs(a.astype(np.float64)))) >= self.max_value:
             raise RangeError(

@@ -14,6 +14,7 @@ from privjax.passes.decompose import (
     elementary,
     fourier,
     indexing,
+    integers,
     linalg,
     order,
     pooling,
@@ -31,6 +32,7 @@ RULES: dict[str, Callable[..., Any]] = {
     **pooling.RULES,
     **windows.RULES,
     **order.RULES,
+    **integers.RULES,
     **special.RULES,
     **linalg.RULES,
     **fourier.RULES,
@@ -38,7 +40,13 @@ RULES: dict[str, Callable[..., Any]] = {
 
 # Applied where one of the operands from the given position on is secret (an index): with
 # public indices these only move entries about.
-INDEXED: dict[str, tuple[int, Callable[..., Any]]] = indexing.INDEXED
+INDEXED: dict[str, tuple[int, Callable[..., Any]]] = {
+    **indexing.INDEXED,
+    **integers.INDEXED,
+}
+
+# Applied where the first operand is an integer.
+OF_INTEGERS: dict[str, Callable[..., Any]] = integers.OF_INTEGERS
 
 
 class Decompose(TaintPass):
@@ -54,6 +62,8 @@ class Decompose(TaintPass):
         if name in ("ne", "eq") and values[0] is values[1]:  # the test for NaN
             return [jnp.full(self.eqn.outvars[0].aval.shape, name == "eq")]
         rule = RULES.get(name)
+        if values and jnp.issubdtype(raw(values[0]).dtype, jnp.integer):
+            rule = OF_INTEGERS.get(name, rule)
         if name in INDEXED:
             first, by_index = INDEXED[name]
             if any(isinstance(v, Tainted) for v in values[first:]):

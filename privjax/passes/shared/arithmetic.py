@@ -10,7 +10,8 @@ import numpy as np
 from jax import lax
 
 from privjax.core.interpret import Rule
-from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
+from privjax.passes.shared import integers
+from privjax.passes.shared.values import SECRET, Boolean, Fixed
 from privjax.protocols.tuples import MUL
 
 # Relative precision of a public constant: its mantissa has this many bits.
@@ -43,7 +44,7 @@ def add(cx: Any, x: Any, y: Any) -> Any:
     """x + y at the larger scale. Local."""
     x, y = operands(cx, x, y)
     if not is_real(cx):
-        return Integer(cx.p.add(cx.integer(x).share, cx.integer(y).share))
+        return _integer_sum(cx, x, y)
     if not isinstance(x, SECRET):
         x, y = y, x
     x = cx.fixed(x)
@@ -58,9 +59,19 @@ def add(cx: Any, x: Any, y: Any) -> Any:
     return Fixed.of(cx.p.add(cx.scaled(x, scale), cx.scaled(y, scale)), scale)
 
 
+def _integer_sum(cx: Any, x: Any, y: Any) -> Any:
+    bounds = integers.total(integers.bounds_of(x), integers.bounds_of(y))
+    if not isinstance(x, SECRET):
+        x, y = y, x
+    x = cx.integer(x).share
+    if isinstance(y, SECRET):
+        return integers.result(cx, cx.p.add(x, cx.integer(y).share), bounds)
+    return integers.result(cx, cx.p.add_public(x, cx.encode_integer(y)), bounds)
+
+
 def neg(cx: Any, x: Any) -> Any:
     """-x. Local."""
-    return linear(cx, x, lambda share: cx.p.mul_public(share, -1))
+    return linear(cx, x, lambda share: cx.p.mul_public(share, -1), -1)
 
 
 def sub(cx: Any, x: Any, y: Any) -> Any:
@@ -69,11 +80,17 @@ def sub(cx: Any, x: Any, y: Any) -> Any:
     return add(cx, x, neg(cx, y) if isinstance(y, SECRET) else -jnp.asarray(y))
 
 
-def linear(cx: Any, x: Any, fun: Callable[[Any], Any]) -> Any:
-    """A linear function of the share, at the value's own scale."""
+def linear(cx: Any, x: Any, fun: Callable[[Any], Any], terms: int = 1) -> Any:
+    """A linear function of the share, at the value's own scale.
+
+    `terms`: how many entries it adds up at most, with the sign that it gives them.
+    """
     if isinstance(x, Fixed):
         return Fixed.of(fun(x.share), x.scale)
-    return Integer(fun(cx.integer(x).share))
+    x = cx.integer(x)
+    sign = -1 if terms < 0 else 1
+    bounds = integers.times(x.bounds, (sign, sign), abs(terms))
+    return integers.result(cx, fun(x.share), bounds)
 
 
 def mul(cx: Any, x: Any, y: Any, *, out_dtype: Any = None) -> Any:
@@ -84,7 +101,7 @@ def mul(cx: Any, x: Any, y: Any, *, out_dtype: Any = None) -> Any:
     if not isinstance(y, SECRET):
         return mul_public(cx, x, y)
     if not is_real(cx):
-        return Integer(cx.p.product(MUL, cx.integer(x).share, cx.integer(y).share))
+        return _integer_product(cx, x, y)
     x, y = cx.fixed(x), cx.fixed(y)
     if x.bit is None:
         x, y = y, x
@@ -95,6 +112,16 @@ def mul(cx: Any, x: Any, y: Any, *, out_dtype: Any = None) -> Any:
         return Fixed.of(cx.p.square(x.share), 2 * x.scale)
     x, y = factors(cx, x, y)
     return Fixed.of(cx.p.product(MUL, x.share, y.share), x.scale + y.scale)
+
+
+def _integer_product(cx: Any, x: Any, y: Any) -> Any:
+    bounds = integers.times(integers.bounds_of(x), integers.bounds_of(y))
+    x, y = cx.integer(x), cx.integer(y)
+    if x.bit is None:
+        x, y = y, x
+    if x.bit is not None:
+        return integers.result(cx, cx.p.bit_times(x.bit.bit, y.share), bounds)
+    return integers.result(cx, cx.p.product(MUL, x.share, y.share), bounds)
 
 
 def factors(cx: Any, x: Fixed, y: Fixed) -> tuple[Fixed, Fixed]:
@@ -113,7 +140,9 @@ def mul_public(cx: Any, x: Any, c: Any) -> Any:
     that it keeps them: c * x = c * high + c * low.
     """
     if not is_real(cx):
-        return Integer(cx.p.mul_public(cx.integer(x).share, cx.encode_integer(c)))
+        bounds = integers.times(integers.bounds_of(x), integers.bounds_of(c))
+        share = cx.p.mul_public(cx.integer(x).share, cx.encode_integer(c))
+        return integers.result(cx, share, bounds)
     x = cx.fixed(x)
     bits = _constant_bits(c)
     if bits is None:
@@ -199,13 +228,14 @@ def reduce_sum(cx: Any, x: Any, *, axes: Any, out_sharding: Any) -> Any:
     """Local."""
     x = cx.integer(x) if isinstance(x, Boolean) else x
     total = lambda v: jnp.sum(v, axes, dtype=v.dtype)  # noqa: E731
-    return linear(cx, x, lambda s: cx.p.additive(total, s))
+    terms = math.prod(x.shape[a] for a in axes)
+    return linear(cx, x, lambda s: cx.p.additive(total, s), terms)
 
 
 def cumsum(cx: Any, x: Any, *, axis: int, reverse: bool) -> Any:
     """Local."""
     total = lambda v: lax.cumsum(v, axis=axis, reverse=reverse)  # noqa: E731
-    return linear(cx, x, lambda s: cx.p.additive(total, s))
+    return linear(cx, x, lambda s: cx.p.additive(total, s), x.shape[axis])
 
 
 RULES: dict[str, Rule] = {

@@ -1,23 +1,20 @@
 """Comparisons, gates on secret booleans, and selection."""
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from privjax.core.interpret import Rule
+from privjax.passes.shared import integers
 from privjax.passes.shared.arithmetic import operands
-from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
+from privjax.passes.shared.values import SECRET, Boolean, Fixed
 from privjax.protocols.shares import moved
 
 
 def _difference(cx: Any, x: Any, y: Any) -> Any:
-    """x - y as one share; its sign is that of the comparison while it fits the ring."""
-    x, y = operands(cx, x, y)
-    real = any(isinstance(v, Fixed) for v in (x, y))
-    if not real:
-        x, y = cx.integer(x), cx.integer(y)
-        return cx.p.add(x.share, cx.p.mul_public(y.share, -1))
+    """x - y of reals as one share; its sign is that of the comparison."""
     if not isinstance(x, SECRET):
         return cx.p.mul_public(_difference(cx, y, x), -1)
     x = cx.fixed(x)
@@ -33,7 +30,12 @@ def _difference(cx: Any, x: Any, y: Any) -> Any:
 
 
 def lt(cx: Any, x: Any, y: Any) -> Boolean:
-    """x < y, the sign of x - y; 1 + log2(k) rounds."""
+    """x < y, the sign of x - y; log2(k) rounds, for integers up to two more."""
+    x, y = operands(cx, x, y)
+    if all(_is_boolean(v) for v in (x, y)):
+        return and_(cx, _negated(cx, x), y)
+    if integers.is_integer(x):
+        return Boolean(integers.less(cx, x, y))
     return Boolean(cx.p.msb(_difference(cx, x, y)))
 
 
@@ -54,8 +56,11 @@ def le(cx: Any, x: Any, y: Any) -> Boolean:
 
 def eq(cx: Any, x: Any, y: Any) -> Boolean:
     """x = y as ring elements (booleans: not x XOR y); 1 + log2(k) rounds."""
+    x, y = operands(cx, x, y)
     if isinstance(x, Boolean) or isinstance(y, Boolean):
         return not_(cx, xor(cx, x, y))
+    if integers.is_integer(x):
+        return Boolean(integers.equal(cx, x, y))
     return Boolean(cx.p.is_zero(_difference(cx, x, y)))
 
 
@@ -64,16 +69,18 @@ def ne(cx: Any, x: Any, y: Any) -> Boolean:
     return not_(cx, eq(cx, x, y))
 
 
-def not_(cx: Any, x: Any) -> Boolean:
+def not_(cx: Any, x: Any) -> Any:
     """Local."""
-    _only_booleans(cx)
+    if integers.is_integer(x):
+        return integers.not_(cx, x)
     return Boolean(cx.p.xor_public(cx.boolean(x).bit, np.uint8(1)))
 
 
-def xor(cx: Any, x: Any, y: Any) -> Boolean:
+def xor(cx: Any, x: Any, y: Any) -> Any:
     """Local."""
-    _only_booleans(cx)
     x, y = operands(cx, x, y)
+    if integers.is_integer(x):
+        return integers.gate("xor", cx, x, y)
     if not isinstance(x, SECRET):
         x, y = y, x
     if not isinstance(y, SECRET):
@@ -81,10 +88,11 @@ def xor(cx: Any, x: Any, y: Any) -> Boolean:
     return Boolean(cx.p.xor(x.bit, y.bit))
 
 
-def and_(cx: Any, x: Any, y: Any) -> Boolean:
+def and_(cx: Any, x: Any, y: Any) -> Any:
     """One round; local with a public operand."""
-    _only_booleans(cx)
     x, y = operands(cx, x, y)
+    if integers.is_integer(x):
+        return integers.gate("and", cx, x, y)
     if not isinstance(x, SECRET):
         x, y = y, x
     if not isinstance(y, SECRET):
@@ -92,8 +100,10 @@ def and_(cx: Any, x: Any, y: Any) -> Boolean:
     return Boolean(cx.p.and_(x.bit, y.bit))
 
 
-def or_(cx: Any, x: Any, y: Any) -> Boolean:
+def or_(cx: Any, x: Any, y: Any) -> Any:
     """not (not x and not y)."""
+    if integers.is_integer(x):
+        return integers.gate("or", cx, *operands(cx, x, y))
     return not_(cx, and_(cx, _negated(cx, x), _negated(cx, y)))
 
 
@@ -101,10 +111,10 @@ def _negated(cx: Any, x: Any) -> Any:
     return not_(cx, x) if isinstance(x, SECRET) else jnp.logical_not(x)
 
 
-def _only_booleans(cx: Any) -> None:
-    comparison = cx.eqn.outvars[0].aval.dtype == bool
-    if not comparison:
-        cx.default([])
+def _is_boolean(x: Any) -> bool:
+    if isinstance(x, SECRET):
+        return isinstance(x, Boolean)
+    return bool(jnp.asarray(x).dtype == bool)
 
 
 def select_n(cx: Any, which: Any, *cases: Any) -> Any:
@@ -123,7 +133,9 @@ def select_n(cx: Any, which: Any, *cases: Any) -> Any:
         shares = [cx.scaled(cx.fixed(c, scale), scale) for c in cases]
         chosen = _choose(cx, which, cases, shares)
         return Fixed.of(chosen, scale)
-    return Integer(_choose(cx, which, cases, [cx.integer(c).share for c in cases]))
+    bounds = integers.combined(*map(integers.bounds_of, cases))
+    shares = [cx.integer(c).share for c in cases]
+    return integers.result(cx, _choose(cx, which, cases, shares), bounds)
 
 
 def _choose(cx: Any, which: Boolean, cases: Any, shares: Any) -> Any:
@@ -157,8 +169,9 @@ def _select_public(cx: Any, which: Any, cases: Any) -> Any:
         scale = max([cx.f] + [c.scale for c in cases if isinstance(c, Fixed)])
         shares = [cx.scaled(cx.fixed(c, scale), scale) for c in cases]
         return Fixed.of(moved(pick, *shares), scale)
+    bounds = functools.reduce(integers.combined, map(integers.bounds_of, cases))
     shares = [cx.integer(c).share for c in cases]
-    return Integer(moved(pick, *shares))
+    return integers.result(cx, moved(pick, *shares), bounds)
 
 
 def _pick(which: Any, values: Any) -> Any:

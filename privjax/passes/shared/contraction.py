@@ -1,20 +1,30 @@
 """Matrix products and convolutions: one Beaver triple of the whole shape."""
 
+import math
 from typing import Any
 
+import jax.numpy as jnp
+
 from privjax.core.interpret import Rule
+from privjax.passes.shared import integers
 from privjax.passes.shared.arithmetic import factors
-from privjax.passes.shared.values import SECRET, Fixed, Integer
+from privjax.passes.shared.values import SECRET, Fixed
 from privjax.protocols.tuples import Bilinear
 
 
 def _bilinear(cx: Any, op: Bilinear, x: Any, y: Any) -> Any:
     """Two secrets: a product; one public operand: local, encoded with f bits."""
-    if not any(isinstance(v, Fixed) for v in (x, y)):
-        integers = [v for v in (x, y) if isinstance(v, SECRET)]
-        if len(integers) == 2:
-            shares = [cx.integer(v).share for v in (x, y)]
-            return Integer(cx.p.product(op, *shares))
+    aval = cx.eqn.outvars[0].aval
+    if jnp.issubdtype(aval.dtype, jnp.integer):
+        values = [
+            cx.integer(v).share if isinstance(v, SECRET) else cx.encode_integer(v)
+            for v in (x, y)
+        ]
+        both = isinstance(x, SECRET) and isinstance(y, SECRET)
+        product = cx.p.product if both else cx.p.product_public
+        count = math.prod(x.shape)  # at least as many as are added up
+        bounds = integers.times(integers.bounds_of(x), integers.bounds_of(y), count)
+        return integers.result(cx, product(op, *values), bounds)
     if isinstance(x, SECRET) and isinstance(y, SECRET):
         a, b = factors(cx, cx.fixed(x), cx.fixed(y))
         return Fixed.of(cx.p.product(op, a.share, b.share), a.scale + b.scale)

@@ -14,6 +14,7 @@ from privjax.passes.shared import (
     arithmetic,
     comparison,
     contraction,
+    integers,
     marked,
     nonlinear,
     structural,
@@ -44,6 +45,7 @@ class Shared(Interpreter):
         **control.RULES,
         **arithmetic.RULES,
         **comparison.RULES,
+        **integers.RULES,
         **contraction.RULES,
         **nonlinear.RULES,
         **structural.RULES,
@@ -65,7 +67,10 @@ class Shared(Interpreter):
             return Fixed.of(most.share, most.scale)
         secrets = [v for v in (a, b) if isinstance(v, SECRET)]
         if len({type(v) for v in secrets}) == 1:
-            return secrets[0]
+            like = secrets[0]
+            if isinstance(like, Integer):  # limits would move with every iteration
+                return Integer(like.dtype, like.share)
+            return like
         return super().join(a, b)
 
     def coerce(self, value: Any, like: Any) -> Any:
@@ -73,7 +78,9 @@ class Shared(Interpreter):
             value = self.fixed(value, like.scale)
             return Fixed.of(self.scaled(value, like.scale), like.scale)
         if isinstance(like, Integer):
-            return self.integer(value)
+            return Integer(
+                like.dtype, self.integer(value, like.dtype).share, like.bounds
+            )
         if isinstance(like, Boolean):
             return self.boolean(value)
         return value
@@ -84,7 +91,13 @@ class Shared(Interpreter):
         if clear.dtype == bool:
             return Boolean(self.p.share_bits(clear.astype(np.uint8), owner))
         if jnp.issubdtype(clear.dtype, jnp.integer):
-            return Integer(self.p.share_input(self.encode_integer(clear), owner))
+            if 8 * clear.dtype.itemsize > self.fp.ring_bits:
+                raise UnsupportedError(
+                    f"a secret of dtype {clear.dtype} does not fit into a ring of "
+                    f"{self.fp.ring_bits} bits; use a narrower integer type."
+                )
+            share = self.p.share_input(self.encode_integer(clear), owner)
+            return Integer(clear.dtype, share, integers.limits(clear.dtype))
         if not jnp.issubdtype(clear.dtype, jnp.floating):
             raise UnsupportedError(f"secrets of dtype {clear.dtype} have no encoding.")
 
@@ -98,7 +111,9 @@ class Shared(Interpreter):
         if isinstance(value, Fixed):
             return value
         if isinstance(value, Integer):
-            return Fixed.of(value.share, 0)
+            if value.bit is not None:
+                return self.fixed(value.bit)
+            return Fixed.of(integers.exact(self, value), 0)
         if isinstance(value, Boolean):
             to_arith = self.p.to_arith
             out = Fixed(value.shape, 0, {0: lambda: to_arith(value.bit, self.fp.dtype)})
@@ -107,14 +122,21 @@ class Shared(Interpreter):
         scale = self.f if scale is None else scale
         return Fixed.of(self.p.public(self.encode(value, scale)), scale)
 
-    def integer(self, value: Any) -> Integer:
+    def integer(self, value: Any, dtype: Any = None) -> Integer:
+        """An integer secret from one, a boolean secret or a public array."""
         if isinstance(value, Integer):
             return value
         if isinstance(value, Boolean):
-            out = Integer(self.p.to_arith(value.bit, self.fp.dtype))
+            bit, ring = value.bit, self.fp.dtype
+            own = np.int32 if dtype is None else dtype
+            to_arith = self.p.to_arith
+            out = Integer(own, lambda: to_arith(bit, ring), (0, 1), shape=value.shape)
             out.bit = value
             return out
-        return Integer(self.p.public(self.encode_integer(value)))
+        value = np.asarray(value) if isinstance(value, int) else value
+        own = value.dtype if dtype is None else dtype
+        share = self.p.public(self.encode_integer(value))
+        return Integer(own, share, integers.bounds_of(value))
 
     def boolean(self, value: Any) -> Boolean:
         if isinstance(value, Boolean):

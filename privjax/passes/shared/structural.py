@@ -4,6 +4,8 @@
 take some entries; `JOINS` need all operands at one scale. Public indices only.
 """
 
+import functools
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,6 +16,7 @@ from jax import lax
 
 from privjax.core.interpret import Rule
 from privjax.errors import UnsupportedError
+from privjax.passes.shared import integers
 from privjax.passes.shared.arithmetic import linear
 from privjax.passes.shared.comparison import ne
 from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
@@ -66,7 +69,7 @@ def picked(x: Any, fun: Callable[[Any], Any]) -> Any:
         value = x.share.moved(fun)
         return Fixed(value.shape, x.scale, at | {x.scale: value})
     if isinstance(x, Integer):
-        return Integer(x.share.moved(fun))
+        return x.picked(fun)
     return Boolean(x.bit.moved(fun))
 
 
@@ -95,9 +98,15 @@ def joined(
         return Fixed(share.shape, scale, {scale: share, **more})
     if any(isinstance(v, Integer) for v in values):
         shares = [cx.integer(v).share for v in values]
-        return Integer(apply(fun, *shares))
+        bounds = None if apply is not moved else _common_bounds(values)
+        return Integer(integers.same_type(values), apply(fun, *shares), bounds)
     bits = [cx.boolean(v).bit for v in values]
     return Boolean(moved(fun, *bits))
+
+
+def _common_bounds(values: Any) -> Any:
+    limits = [integers.bounds_of(v) for v in values]
+    return functools.reduce(integers.combined, limits)
 
 
 def concatenate(cx: Any, *values: Any, dimension: int) -> Any:
@@ -222,7 +231,7 @@ def _scatter(how: Callable[..., Any]) -> Callable[..., Any]:
 def convert_element_type(
     cx: Any, x: Any, *, new_dtype: Any, weak_type: bool, sharding: Any
 ) -> Any:
-    """Between the kinds; a real becomes an integer or boolean by revealing only."""
+    """Between the kinds; a real becomes an integer by cutting off towards zero."""
     if jnp.issubdtype(new_dtype, jnp.floating):
         return cx.fixed(x)
     if new_dtype == np.bool_:
@@ -230,12 +239,7 @@ def convert_element_type(
         return ne(cx, x, np.zeros((), np.int32)) if known is None else known
     if not jnp.issubdtype(new_dtype, jnp.integer):
         cx.default([x])
-    if isinstance(x, Fixed):
-        raise UnsupportedError(
-            f"a secret real is converted to {np.dtype(new_dtype)}{cx.where()}; rounding "
-            "a secret has no rule. Compare it instead, or reveal it."
-        )
-    return cx.integer(x)
+    return integers.converted(cx, x, new_dtype)
 
 
 def reduce_window_sum(
@@ -263,7 +267,8 @@ def reduce_window_sum(
             window_dilation,
         )
 
-    return linear(cx, x, lambda s: cx.p.additive(windows, s))
+    terms = math.prod(window_dimensions)
+    return linear(cx, x, lambda s: cx.p.additive(windows, s), terms)
 
 
 RULES: dict[str, Rule] = {

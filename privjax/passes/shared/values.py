@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from privjax.protocols.shares import Arith, Bit
 
@@ -69,27 +70,95 @@ class Fixed:
         return out
 
 
+Bounds = tuple[int, int] | None
+
+
 @jax.tree_util.register_pytree_node_class
 class Integer:
-    """A secret integer array, as ring elements in two's complement."""
+    """A secret integer array of `dtype`, modulo 2^width as JAX computes.
 
-    def __init__(self, share: Arith) -> None:
-        self.share = share
+    `bounds` are static limits of its entries; then the ring element is the value in two's
+    complement. None: only congruent modulo 2^width, so that sums and products cost no
+    reduction; comparisons and conversions reduce when they must. An integer is held as a
+    ring element, as its `width` bits (on a last axis), or both: each is made from the
+    other on demand and then kept.
+    """
+
+    def __init__(
+        self,
+        dtype: Any,
+        share: Thunk | Arith | None = None,
+        bounds: Bounds = None,
+        *,
+        bits: Callable[[], Bit] | Bit | None = None,
+        shape: Sequence[int] | None = None,
+    ) -> None:
+        self.dtype, self.bounds = np.dtype(dtype), bounds
+        self._share, self._bits = share, bits
+        self._shape = None if shape is None else tuple(shape)
         self.bit: Boolean | None = None  # set where the value came from a boolean
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.share.shape
+        return self.share.shape if self._shape is None else self._shape
+
+    @property
+    def width(self) -> int:
+        return 8 * self.dtype.itemsize
+
+    @property
+    def signed(self) -> bool:
+        return self.dtype.kind == "i"
+
+    @property
+    def share(self) -> Arith:
+        if callable(self._share):
+            self._share = self._share()
+        assert self._share is not None
+        return self._share
+
+    def has_bits(self) -> bool:
+        return self._bits is not None
+
+    @property
+    def bits(self) -> Bit:
+        """The bits of the value, lowest first, on a last axis."""
+        if callable(self._bits):
+            self._bits = self._bits()
+        assert self._bits is not None
+        return self._bits
+
+    def give_bits(self, bits: Bit) -> Bit:
+        """Keep bits that were made from the share."""
+        self._bits = bits
+        return bits
 
     def rearranged(self, fun: Callable[[Any], Any]) -> "Integer":
-        return Integer(self.share.rearranged(fun))
+        """A transpose, reshape or broadcast."""
+        return self._mapped(fun, "rearranged")
+
+    def picked(self, fun: Callable[[Any], Any]) -> "Integer":
+        """Some of the entries."""
+        return self._mapped(fun, "moved")
+
+    def _mapped(self, fun: Callable[[Any], Any], how: str) -> "Integer":
+        shape = jax.eval_shape(fun, jax.ShapeDtypeStruct(self.shape, jnp.int32)).shape
+        lanes = jax.vmap(fun, -1, -1)
+        bits = self._bits
+        return Integer(
+            self.dtype,
+            lambda: getattr(self.share, how)(fun),
+            self.bounds,
+            bits=None if bits is None else lambda: self.bits.moved(lanes),
+            shape=shape,
+        )
 
     def tree_flatten(self) -> Any:
-        return (self.share,), None
+        return (self.share,), (self.dtype, self.bounds)
 
     @classmethod
-    def tree_unflatten(cls, _: Any, children: Any) -> "Integer":
-        return cls(children[0])
+    def tree_unflatten(cls, aux: Any, children: Any) -> "Integer":
+        return cls(aux[0], children[0], aux[1])
 
 
 @jax.tree_util.register_pytree_node_class
