@@ -18,6 +18,7 @@ from privjax.errors import (
     ProtocolError,
     RandomKeyError,
     RangeError,
+    RangeWarning,
     TraceError,
     UnsupportedError,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "ProtocolError",
     "RandomKeyError",
     "RangeError",
+    "RangeWarning",
     "Report",
     "SharedArray",
     "TraceError",

@@ -1,4 +1,4 @@
-"""The command line: `privjax demo`, `privjax audit`."""
+"""The command line: `privjax demo`, `privjax audit`, `privjax operators`."""
 
 import argparse
 import sys
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import privjax
-from privjax import demo
+from privjax import demo, operators
 from privjax.dp import __main__ as auditing
-from privjax.errors import PrivacyError
+from privjax.errors import InputError, PrivacyError
 
 DATA = ("boston", "pima")
 DEFAULT_PLOT = Path("demo-output") / "learning_curves.png"
@@ -40,7 +40,23 @@ def parser() -> argparse.ArgumentParser:
     audit = commands.add_parser("audit", help="test a private step's claimed epsilon")
     auditing.add_options(audit)
     audit.set_defaults(command=auditing.run)
+    table = commands.add_parser(
+        "operators", help="what can be computed on secrets, at which error and cost"
+    )
+    table.add_argument(
+        "names", nargs="*", help="primitives, as in a jaxpr (default: all)"
+    )
+    table.set_defaults(command=run_operators)
     return top
+
+
+def run_operators(arguments: argparse.Namespace) -> int:
+    known = {name for group in operators.GROUPS.values() for name in group}
+    unknown = sorted(set(arguments.names) - known)
+    if unknown:
+        raise InputError(f"no primitive of JAX is named {unknown[0]!r}.")
+    print(operators.page(arguments.names), end="")
+    return 0
 
 
 def add_demo(sub: argparse.ArgumentParser) -> None:

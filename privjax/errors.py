@@ -29,6 +29,10 @@ class RangeError(InputError):
     """A clear value is not finite or does not fit into the fixed-point range."""
 
 
+class RangeWarning(UserWarning):
+    """A constant of the program does not fit into the fixed-point range."""
+
+
 class ProtocolError(PrivacyError, ValueError):
     """Unknown protocol, or a number of parties that the protocol does not allow."""
 

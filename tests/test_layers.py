@@ -36,6 +36,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
 LAYERS["transforms"] = tuple(LAYERS)
 LAYERS["dp"] = tuple(LAYERS)
 LAYERS["fl"] = tuple(LAYERS)
+LAYERS["operators"] = tuple(LAYERS)
 LAYERS["__init__"] = tuple(LAYERS)
 _SURFACE = (
     "__init__",
@@ -45,6 +46,7 @@ _SURFACE = (
     "transforms",
     "dp",
     "fl",
+    "operators",
 )
 LAYERS["demo"] = _SURFACE
 LAYERS["cli"] = (*_SURFACE, "demo")

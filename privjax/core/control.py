@@ -140,9 +140,13 @@ def cond(cx: Interpreter, index: Any, *operands: Any, **params: Any) -> list[Any
     return out
 
 
+# Where calls keep their jaxpr.
+_BODIES = ("call_jaxpr", "jaxpr", "call", "callee", "fwd_jaxpr")
+
+
 def inline(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
     """A call whose body is interpreted in place (custom derivative rules are over)."""
-    body = params.get("call_jaxpr", params.get("jaxpr", params.get("call")))
+    body = next(params[name] for name in _BODIES if name in params)
     child, values = _child(
         cx, cx.enter(0, inputs=cx.sub_inputs()), (cx.thread(), values)
     )
@@ -150,6 +154,15 @@ def inline(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
     cx.resume(child.thread())
     cx.deliver(0, child.gathered())
     return out
+
+
+def linear_solve(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
+    """`custom_linear_solve`: its solver, in place (it was transposed before)."""
+    lengths, jaxprs = params["const_lengths"], params["jaxprs"]
+    start = lengths.matvec + lengths.vecmat
+    rhs = start + lengths.solve + lengths.transpose_solve
+    operands = [*values[start : start + lengths.solve], *values[rhs:]]
+    return inline(cx, *operands, jaxpr=jaxprs.solve)
 
 
 def jit(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
@@ -204,6 +217,10 @@ RULES: dict[str, Rule] = {
     "custom_lin": inline,
     "closed_call": inline,
     "core_call": inline,
+    "composite": inline,
+    "linear_call": inline,
+    "remat_opt": inline,
+    "custom_linear_solve": linear_solve,
     "shard_map": shard_map,
 }
 

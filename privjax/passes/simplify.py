@@ -20,6 +20,10 @@ CALLS = frozenset(
         "custom_jvp_call",
         "custom_vjp_call",
         "custom_lin",
+        "composite",
+        "linear_call",
+        "remat_opt",
+        "custom_linear_solve",
     }
 )
 REMAT = frozenset({"remat2", "checkpoint"})
@@ -30,7 +34,9 @@ class _Inline(Interpreter):
 
     def __init__(self, names: frozenset[str]) -> None:
         self.markers = names
-        self.rules = control.RULES | dict.fromkeys(names, control.inline)
+        # `control` keeps these as calls, the others it inlines anyhow.
+        kept = names & ({"jit", "pjit"} | REMAT)
+        self.rules = control.RULES | dict.fromkeys(kept, control.inline)
 
 
 class _Cse(Interpreter):

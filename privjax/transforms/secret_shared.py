@@ -403,6 +403,7 @@ class SecretShared(Transformed):
                 f"reals have {fp.fractional_bits} fractional bits in a ring of "
                 f"{fp.ring_bits}; {rounding}",
                 ADVERSARY[p.name],
+                *program.notes,
                 *(
                     f"public constant {short_type(c)} in the program"
                     for c in _consts(traced)

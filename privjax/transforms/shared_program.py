@@ -54,6 +54,7 @@ class Program:
       outs: for each flat output None when it is revealed or public, else its kind.
       cost: communication of the party program.
       checked: whether the party program has one more output, that all checks held.
+      notes: what the pass has to say about constants of the program.
     """
 
     stages: dict[str, Any]
@@ -65,6 +66,7 @@ class Program:
     inner_key: bool
     paths: tuple[str, ...]
     checked: bool
+    notes: tuple[str, ...]
     run: Callable[..., Any] = field(repr=False)
     run_online: Callable[..., Any] = field(repr=False)
 
@@ -96,7 +98,7 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
         plain = simplify.dce(simplify.inline(plain, remat=True))
         plain = simplify.inline(merge(plain, secret))
         stages["simplified"] = plain
-        party, outs = _party_program(plain, call, specs, modes, inner, options)
+        party, outs, notes = _party_program(plain, call, specs, modes, inner, options)
         parties = options.protocol.parties
         axes: Any = {"axis_env": [(PARTY, parties)]}
         stages["shared"] = party
@@ -121,6 +123,7 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
         inner,
         call.paths,
         checked,
+        notes,
         *map(
             jax.jit,
             _simulated(party, modes, outs, call.leaves, inner, checked, options),
@@ -135,10 +138,11 @@ def _party_program(
     modes: tuple[str, ...],
     inner: bool,
     options: Options,
-) -> tuple[Any, tuple[Any, ...]]:
-    """What one party does, and the kind of every output that stays shared."""
+) -> tuple[Any, tuple[Any, ...], tuple[str, ...]]:
+    """What one party does, the kind of every output that stays shared, and notes."""
     fp = options.fixed_point
     outs: list[Any] = []
+    notes: list[str] = []
     owners = [options.owners.get(arg, 0) for arg in call.args]
 
     def party(*inputs: Any) -> list[Any]:
@@ -153,6 +157,7 @@ def _party_program(
                 x = _wrap(cx, leaf, x)
             values.append(x)
         results = run(cx, plain, values)
+        notes[:] = cx.notes
         outs[:] = [None] * len(results)
         secret = [i for i, v in enumerate(results) if isinstance(v, SECRET)]
         if options.reveal:
@@ -177,7 +182,7 @@ def _party_program(
     closed = trace_flat(
         party, *own, axis_env=[(PARTY, options.protocol.parties)], name=call.name
     )
-    return closed, tuple(outs)
+    return closed, tuple(outs), tuple(notes)
 
 
 def _simulated(
@@ -243,7 +248,9 @@ def _wrap(cx: Shared, leaf: SharedArray, words: Any) -> Any:
     if leaf.kind == "boolean":
         return Boolean(cx.p.unpack_bits(words))
     share = cx.p.unpack_arith(words, cx.fp.dtype)
-    return Integer(share) if leaf.kind == "integer" else Fixed.of(share, leaf.scale)
+    if leaf.kind == "integer":
+        return Integer(leaf.dtype, share)
+    return Fixed.of(share, leaf.scale)
 
 
 def _unwrap(value: Any) -> tuple[str, int, Any]:

@@ -11,6 +11,7 @@ from privjax.core import control
 from privjax.core.interpret import run
 from privjax.passes.decompose import (
     branches,
+    contraction,
     elementary,
     fourier,
     indexing,
@@ -36,6 +37,7 @@ RULES: dict[str, Callable[..., Any]] = {
     **special.RULES,
     **linalg.RULES,
     **fourier.RULES,
+    **contraction.RULES,
 }
 
 # Applied where one of the operands from the given position on is secret (an index): with

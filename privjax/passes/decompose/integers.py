@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from privjax.errors import UnsupportedError
+
 
 def _is_constant(x: Any) -> bool:
     return isinstance(x, (np.ndarray, np.generic)) and np.ndim(x) == 0
@@ -148,6 +150,20 @@ def _clz(x: Any) -> Any:
     return lax.population_count(lax.bitwise_not(x))
 
 
+def _mulhi(x: Any, y: Any) -> Any:
+    """The upper half of a product."""
+    width = 8 * x.dtype.itemsize
+    if width == 64:
+        raise UnsupportedError(
+            "`mulhi` of 64-bit secrets needs a ring of 128 bits; use 32-bit integers."
+        )
+    wide = np.dtype(np.int64 if _signed(x) else np.uint64)
+    product = lax.mul(*(lax.convert_element_type(v, wide) for v in (x, y)))
+    down = jnp.full_like(product, width)
+    shift = lax.shift_right_arithmetic if _signed(x) else lax.shift_right_logical
+    return lax.convert_element_type(shift(product, down), x.dtype)
+
+
 def _ceil(x: Any) -> Any:
     return lax.neg(lax.floor(lax.neg(x)))
 
@@ -172,6 +188,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "round": _round,
     "rem": _real_rem,
     "clz": _clz,
+    "mulhi": _mulhi,
 }
 
 # Of integers, where reals have rules of their own.

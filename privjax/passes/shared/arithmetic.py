@@ -50,6 +50,11 @@ def add(cx: Any, x: Any, y: Any) -> Any:
     x = cx.fixed(x)
     if not isinstance(y, SECRET):
         if _is_zero(y, cx.fp.resolution):
+            if np.any(y):
+                cx.note(
+                    f"the constant {np.max(np.abs(y)):.4g}{cx.where()} is below the "
+                    f"resolution of {cx.fp.resolution:.4g} and counts as 0"
+                )
             return x
         scale = max(x.scale, cx.f)
         share = cx.p.add_public(cx.scaled(x, scale), cx.encode(y, scale))

@@ -1,5 +1,6 @@
 """The pass itself: its answers about secret values, and the table of rules."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from privjax.core import control
 from privjax.core.interpret import Interpreter, sub_jaxprs
-from privjax.errors import LeakError, TraceError, UnsupportedError
+from privjax.errors import LeakError, RangeWarning, TraceError, UnsupportedError
 from privjax.passes.shared import (
     arithmetic,
     comparison,
@@ -17,25 +18,13 @@ from privjax.passes.shared import (
     integers,
     marked,
     nonlinear,
+    placement,
+    refused,
     structural,
 )
 from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.interface import Protocol
-
-# Primitives that hand values to the host or to code that nobody can look into.
-HOST = frozenset(
-    {
-        "debug_callback",
-        "debug_print",
-        "pure_callback",
-        "io_callback",
-        "buffer_callback",
-        "ffi_call",
-        "call_exported",
-        "inspect_sharding",
-    }
-)
 
 
 class Shared(Interpreter):
@@ -49,11 +38,13 @@ class Shared(Interpreter):
         **contraction.RULES,
         **nonlinear.RULES,
         **structural.RULES,
+        **placement.RULES,
         **marked.RULES,
     }
 
     def __init__(self, protocol: Protocol, fixed_point: FixedPoint) -> None:
         self.p, self.fp = protocol, fixed_point
+        self.notes: dict[str, None] = {}  # what the user should know, in order
 
     @property
     def f(self) -> int:
@@ -147,9 +138,37 @@ class Shared(Interpreter):
 
     def encode(self, value: Any, scale: int) -> Any:
         """Public reals as ring elements; what does not fit saturates (-inf in a mask)."""
+        self._fits(value)
         real = jnp.asarray(value).astype(self.fp.real)
         bound = self.fp.max_value * (1 - 2.0**-20)
         return self.fp.encode(jnp.clip(jnp.nan_to_num(real), -bound, bound), scale)
+
+    def _fits(self, value: Any) -> None:
+        """Warn of a constant out of range (but for the infinities of masks)."""
+        if not isinstance(value, (np.ndarray, np.generic)):
+            return
+        a = np.abs(np.asarray(value, np.float64))
+        ends = (
+            np.inf,
+            float(np.finfo(np.float32).max),
+            float(np.finfo(np.float64).max),
+        )
+        large = a[(a >= self.fp.max_value) & ~np.isin(a, ends)]
+        if large.size:
+            self.note(
+                f"the constant {large.max():.4g}{self.where()} does not fit into fixed "
+                f"point: it counts as {self.fp.max_value:.4g}. Rescale, or give "
+                "fixed_point= fewer fractional bits.",
+                RangeWarning,
+            )
+
+    def note(self, text: str, category: type[Warning] | None = None) -> None:
+        """Tell the user, once: in the report, and as a warning of `category`."""
+        if text in self.notes:
+            return
+        self.notes[text] = None
+        if category is not None:
+            warnings.warn(text, category, stacklevel=2)
 
     def encode_integer(self, value: Any) -> Any:
         value = jnp.asarray(value)
@@ -188,16 +207,9 @@ class Shared(Interpreter):
 
     def default(self, values: Sequence[Any]) -> list[Any]:
         name = self.eqn.primitive.name
-        if name in HOST:
-            raise TraceError(
-                f"`{name}`{self.where()} would hand a secret to the host. Remove it, or "
-                "reveal the value first with privjax.reveal."
-            )
-        raise UnsupportedError(
-            f"`{name}` on a secret{self.where()} has no rule for secret sharing. "
-            "Reveal its operand with privjax.reveal if it may be seen, compute it "
-            "outside of the function, or write it with operations that have rules."
-        )
+        why, instead = refused.reason(name)
+        error = TraceError if name in refused.TO_HOST else UnsupportedError
+        raise error(f"`{name}` on a secret{self.where()} {why}. {instead}")
 
     def predicate(self, value: Any) -> Any:
         if isinstance(value, SECRET):

@@ -32,7 +32,6 @@ MOVES = (
     "tile",
 )
 PICKS = ("slice", "copy", "copy_p")
-SAME = ("stop_gradient", "name", "sharding_constraint")
 
 
 def _bound(cx: Any) -> Callable[..., Any]:
@@ -45,16 +44,6 @@ def _bound(cx: Any) -> Callable[..., Any]:
 def move(cx: Any, x: Any, **_: Any) -> Any:
     """A transpose, reshape or broadcast."""
     return x.rearranged(_bound(cx))
-
-
-def same(cx: Any, x: Any, **_: Any) -> Any:
-    """The identity on secrets."""
-    return x
-
-
-def barrier(cx: Any, *values: Any) -> list[Any]:
-    """`optimization_barrier` is a hint about plain arrays only."""
-    return list(values)
 
 
 def pick(cx: Any, x: Any, **_: Any) -> Any:
@@ -274,11 +263,9 @@ def reduce_window_sum(
 RULES: dict[str, Rule] = {
     **dict.fromkeys(MOVES, move),
     **dict.fromkeys(PICKS, pick),
-    **dict.fromkeys(SAME, same),
     "concatenate": concatenate,
     "pad": pad,
     "stack": stack,
-    "optimization_barrier": barrier,
     "unstack": unstack,
     "split": split,
     "dynamic_slice": dynamic_slice,
