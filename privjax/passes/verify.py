@@ -23,7 +23,6 @@ from privjax.prg.blake2s import blake2s
 from privjax.protocols.party import PARTY
 from privjax.protocols.spdz2k.check import Ledger, Opened, absorb, balanced, message
 from privjax.protocols.spdz2k.extended import Extended
-from privjax.protocols.spdz2k.tuples import SumMacs
 
 
 class _Verify(Interpreter):
@@ -100,33 +99,20 @@ class _Verify(Interpreter):
         sound = self.ledger.sound & self.kept(parts, commitments)
         coin = lax.reduce_xor(parts, (0,))
         ledger = absorb(self.ring, self.parties, self.ledger, coin, self.pending)
-        self.ledger = self.masked(replace(ledger, sound=sound))
+        self.ledger = replace(ledger, sound=sound)
         self.pending = []
 
-    def masked(self, ledger: Ledger) -> Ledger:
-        """The ledger with a random multiple of 2^k in y, which hides its high bits."""
-        own = [item for item in self.pending if item.check and item.own]
-        if not own:
-            return ledger
-        ring = self.ring
-        alpha, r = ring.to_marker(ring.up64(own[0].check[-1])), ring.uniform(())
-        (mac,) = markers.dealt([alpha, r], SumMacs(ring))
-        y, m = (ring.high(ring.from_marker(v)) for v in (r, mac))
-        return replace(ledger, y=ledger.y + y, m=ledger.m + m)
-
     def settle(self) -> None:
-        """Compare the ledgers of all parties: y, then commit, open, balance."""
+        """Compare the ledgers of all parties: commit, open, balance."""
         self.flush()
         ring, ledger = self.ring, self.ledger
-        (y,) = markers.open_values([ring.to_marker(ledger.y)], (ring.domain,), (64,))
-        y = ring.from_marker(y)
         nonce = markers.uniform((4,), np.uint32, "xor")
-        said = jnp.concatenate([nonce, message(ring, ledger, y)])
+        said = jnp.concatenate([nonce, message(ring, ledger)])
         commitment = blake2s(jnp.concatenate([_number(), said]))
         (commitments,) = markers.open_values([commitment], (self.everybody,), (32,))
         (messages,) = markers.open_values([said], (self.everybody,), (32,))
         sound = ledger.sound & self.kept(messages, commitments)
-        sound = sound & balanced(ring, messages[:, 4:], ledger.u, y)
+        sound = sound & balanced(ring, messages[:, 4:])
         self.ledger = replace(ledger, sound=sound)
 
     def kept(self, messages: Any, commitments: Any) -> Any:

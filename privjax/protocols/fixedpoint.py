@@ -22,14 +22,23 @@ class FixedPoint:
       ring_bits: size of the ring, 32 or 64.
       fractional_bits: bits behind the point of a factor; a product needs twice as many
         for a moment, so that values must stay below `max_value`.
+      truncation: how products lose their surplus bits. "probabilistic" (1 round): up or
+        down at random, unbiased, by less than one unit. "exact" (log2(ring_bits) + 3
+        rounds): to the nearest, so that results do not depend on chance. Neither has a
+        large-error case.
     """
 
     ring_bits: int = 64
     fractional_bits: int = 18
+    truncation: str = "probabilistic"
 
     def __post_init__(self) -> None:
         if self.ring_bits not in (32, 64):
             raise InputError(f"ring_bits={self.ring_bits}: the ring has 32 or 64 bits.")
+        if self.truncation not in ("probabilistic", "exact"):
+            raise InputError(
+                f"truncation={self.truncation!r}: choose 'probabilistic' or 'exact'."
+            )
         if not 1 <= self.fractional_bits <= self.ring_bits // 2 - 3:
             raise InputError(
                 f"fractional_bits={self.fractional_bits}: a product needs twice as many "

@@ -2,8 +2,8 @@
 
 Kernels are written as what one party does. `Arith` is one party's share of a ring array,
 `Bit` of an array of bits, `Word` of all bits of ring elements. Each method states its
-rounds; bytes follow from the shapes of what it opens. A protocol's folder assigns its
-functions to these names. Public ring arrays are plain words of k bits.
+rounds; bytes follow from the shapes of what it opens. A protocol's folder has functions
+of these names (`implemented_by`). Public ring arrays are plain words of k bits.
 """
 
 from collections.abc import Callable, Sequence
@@ -221,3 +221,22 @@ class Protocol:
     def bit_times(b: Bit, x: Arith) -> Arith:
         """[b x]; 1 round, none if both masks are open."""
         raise NotImplementedError
+
+
+_STEPS = tuple(n for n, v in vars(Protocol).items() if isinstance(v, staticmethod))
+
+
+def implemented_by(
+    *modules: Any, bind: Callable[[Callable[..., Any]], Any] = staticmethod
+) -> Callable[[type], type]:
+    """Class decorator: each name of the interface is the function of that name in one of
+    a protocol's modules, unless the class defines it itself."""
+
+    def decorate(cls: type) -> type:
+        for name in _STEPS:
+            if name not in vars(cls):
+                (step,) = {getattr(m, name) for m in modules if hasattr(m, name)}
+                setattr(cls, name, bind(step))
+        return cls
+
+    return decorate

@@ -390,8 +390,8 @@ class SecretShared(Transformed):
             outputs.append(entry(name, aval, label))
         releases += marked_lines(traced, ("reveal", "declassify", "noise"))
         rounding = (
-            "truncation rounds up or down at random, by less than one unit; no "
-            f"large-error case while magnitudes stay below {fp.max_value:.4g}"
+            f"{ROUNDING[fp.truncation]}; no large-error case while magnitudes stay below "
+            f"{fp.max_value:.4g}"
         )
         return Report(
             f"{self.__name__}: secret-shared among {p.parties} parties by {p.name}",
@@ -412,6 +412,10 @@ class SecretShared(Transformed):
         )
 
 
+ROUNDING = {
+    "probabilistic": "truncation rounds up or down at random, by less than one unit",
+    "exact": "truncation rounds to the nearest, at the cost of a comparison",
+}
 ADVERSARY = {
     "semi2k": "semi-honest: parties follow the protocol; the dealer colludes with nobody",
     "spdz2k": (

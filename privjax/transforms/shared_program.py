@@ -21,6 +21,7 @@ from privjax.passes.shared.values import SECRET
 from privjax.passes.verify import verify
 from privjax.prg import chacha20
 from privjax.prg.chacha20 import Purpose
+from privjax.protocols.exact import ExactTruncation
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.interface import Protocol
 from privjax.runtimes.discharge import MARKERS, PARTY
@@ -146,7 +147,10 @@ def _party_program(
     owners = [options.owners.get(arg, 0) for arg in call.args]
 
     def party(*inputs: Any) -> list[Any]:
-        cx = Shared(options.protocol.begin(fp.ring_bits), fp)
+        protocol: Any = options.protocol.begin(fp.ring_bits)
+        if fp.truncation == "exact":
+            protocol = ExactTruncation(protocol, fp.dtype)
+        cx = Shared(protocol, fp)
         values = list(inputs[:inner])
         for x, leaf, mode, owner in zip(
             inputs[inner:], call.leaves, modes, owners, strict=True

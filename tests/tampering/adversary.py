@@ -19,14 +19,15 @@ from privjax.protocols.party import PARTY
 from privjax.runtimes.discharge import Online, total
 from privjax.runtimes.material import offline
 
-FLIP, REPLACE, SWAP = 0, 1, 2
+FLIP, REPLACE, SWAP, PAIR = 0, 1, 2, 3
 
 
 class Attack(NamedTuple):
     """What party `party` changes at `place` in iteration `step` of the innermost loop.
 
     mode FLIP flips `bit` of `element`; REPLACE puts `words` (of another session's
-    message) in its place; SWAP moves every element to the next one's place. `victim` is
+    message) in its place; SWAP moves every element to the next one's place; PAIR flips
+    `bit` of `element` and of the next one. `victim` is
     the one receiver who sees it, or -1 for all.
     """
 
@@ -104,8 +105,9 @@ class Adversary(Online):
         flip = jnp.asarray(1, x.dtype) << a.bit.astype(x.dtype)
         flipped = jnp.where(jnp.arange(x.size) == a.element, flat ^ flip, flat)
         words = jnp.resize(a.words, (x.size,)).astype(x.dtype)
-        choices = [flipped, words, jnp.roll(flat, 1)]
-        wrong = lax.select_n(jnp.clip(a.mode, 0, 2).astype(np.int32), *choices)
+        two = (jnp.arange(x.size) - a.element) % x.size < 2
+        choices = [flipped, words, jnp.roll(flat, 1), jnp.where(two, flat ^ flip, flat)]
+        wrong = lax.select_n(jnp.clip(a.mode, 0, 3).astype(np.int32), *choices)
         own = jnp.resize(flat, (LONGEST,)).astype(np.uint64)
         self.said = jnp.where(hit, own, self.said)
         return jnp.where(hit, wrong, flat).reshape(x.shape)

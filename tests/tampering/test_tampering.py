@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from adversary import FLIP, REPLACE, SWAP, Attack, Place
+from adversary import FLIP, PAIR, REPLACE, SWAP, Attack, Place
 
 import privjax
 from privjax.transforms.secret_shared import secret_shared
@@ -129,6 +129,21 @@ def test_a_flipped_bit_of_a_message(kind: str, parties: int, count: int) -> None
     outputs, sound, _ = attempts(parties, attacks, 2)
     missed = [places[a.place] for a, s in zip(attacks, sound, strict=True) if s.any()]
     assert not missed
+    none_released(outputs, attacks, places)
+
+
+def test_errors_that_could_cancel() -> None:
+    """The top bits of two values: their combination is 0 mod 2^k under every second coin,
+    so that a check of the low k bits alone would miss them."""
+    _, places = target(2)
+    attacks = []
+    keep = lambda p: p.kind != "dealt" and p.domain == "sum128" and p.size >= 4  # noqa: E731
+    for attack in seen_by_all(drawn(places, keep, 256, 2, 10)):
+        values = places[attack.place].size // 2  # low words come first
+        at = attack.element % (values - 1)
+        attacks.append(attack._replace(mode=PAIR, bit=63, element=at))
+    outputs, sound, _ = attempts(2, attacks, 11)
+    assert not sound.any()
     none_released(outputs, attacks, places)
 
 

@@ -185,17 +185,25 @@ class Keys:
     def open_sums(self, xs: Sequence[Sum], release: bool = False) -> list[Any]:
         """The values mod 2^k; one round.
 
-        Only the low k bits of shares are sent; the check asks for a random combination
-        of whole shares.
+        All k+s bits are opened, as the check needs them. The high ones carry what
+        happened before: in a release they are hidden here by 2^k [[r]], everywhere else
+        by the mask of the value.
         """
         r = self.ring
-        return markers.open_values(
-            [r.low(x.share) for x in xs],
-            ("sum",) * len(xs),
-            (r.k,) * len(xs),
-            [(*jax.tree.leaves(x.both), self.alpha) for x in xs],
+        if release:
+            xs = [x + self._high(x.shape) for x in xs]
+        opened = markers.open_values(
+            [r.to_marker(x.share) for x in xs],
+            (r.domain,) * len(xs),
+            (64,) * len(xs),
+            [(r.to_marker(x.mac), self.alpha) for x in xs],
             release,
         )
+        return [r.low(r.from_marker(v)) for v in opened]
+
+    def _high(self, shape: tuple[int, ...]) -> Sum:
+        """2^k [[r]] for a fresh uniform r."""
+        return Sum(self.ring.high(self.uniform(shape).both))
 
     def open_words(
         self, xs: Sequence[Words], bits: int, release: bool = False

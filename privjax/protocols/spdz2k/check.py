@@ -1,20 +1,22 @@
 """The batch check of opened values: random linear combinations under a late coin.
 
-Cramer et al. 2018, figure 3 (BatchCheck), in a running form. Opened were the low k bits
-v_j of values with shares x_i^j and MAC shares m_i^j mod 2^(k+s). For chi_j from a coin
-that was tossed after all of them were fixed, party i adds to its `Ledger`
+Cramer et al. 2018, section 3 (BatchCheck). Opened were values v_j, all k+s bits of them,
+with MAC shares m_i^j. For chi_j from a coin that was tossed after all of them were fixed,
+party i adds to its `Ledger`
 
-    u += sum_j chi_j v_j  mod 2^k,   y_i += sum_j chi_j x_i^j,   m_i += sum_j chi_j m_i^j
+    z_i += sum_j chi_j m_i^j - alpha_i sum_j chi_j v_j  mod 2^(k+s)
 
-and to y_i and m_i a random multiple of 2^k, which hides the high bits. To compare, all
-send y_i, whose sum y must be u mod 2^k, and then z_i = m_i - alpha_i y, which must add up
-to 0. A wrong v_j makes y wrong mod 2^k, and then somebody has guessed alpha.
+To compare, all commit to z_i and open it: the sum must be 0. An error in some v_j that is
+not a multiple of 2^k (others mean nothing) makes sum_j chi_j v_j wrong by a number E, and
+then somebody has guessed alpha mod 2^(k+s) / E. It takes all bits of v_j: were the high
+ones free, whoever knows the coin could choose them so that E vanishes.
 
 Opened bits with MACs in GF(2)^64 give words w_i^j = t_i^j XOR b_j Delta_i, whose XOR over
 parties is 0. Two parties have equal words then, and compare a universal hash of them;
 more parties take 64 random subset sums, which are linear.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +29,6 @@ from jax import lax
 from privjax.prg import chacha20
 from privjax.prg.chacha20 import Purpose
 from privjax.prg.session import universal_hash
-from privjax.protocols.ring import to_words
 from privjax.protocols.spdz2k.extended import Extended
 from privjax.protocols.spdz2k.tuples import planes
 
@@ -41,54 +42,37 @@ _SUBSETS_OF_BITS = 0xFFFFFFFF
 class Ledger:
     """What a party carries from one check to the next.
 
-    Attributes: u, y, m as above; heard is u of what owners sent, which has no MAC but
-    must be the same for all; z of values under other keys; alpha is the party's key once
-    anything was entered; bits is the digest of the binary words; sound is False for good
-    once a check has failed.
+    Attributes: z as above; heard is the combination of what owners sent, which has no MAC
+    but must be the same for all; bits is the digest of the binary words; sound is False
+    for good once a check has failed.
     """
 
     heard: Any
-    u: Any
-    y: Any
-    m: Any
     z: Any
-    alpha: Any
     bits: Any
     sound: Any
 
     @classmethod
     def fresh(cls, ring: Extended, parties: int) -> "Ledger":
         zero, digest = ring.zeros(()), 8 if parties == 2 else 2 * SUBSETS
-        nothing = jnp.zeros((), ring.dtype)
-        return cls(
-            nothing,
-            nothing,
-            zero,
-            zero,
-            zero,
-            jnp.zeros((), np.uint64),
-            jnp.zeros((digest,), np.uint32),
-            jnp.ones((), bool),
-        )
+        bits = jnp.zeros((digest,), np.uint32)
+        return cls(zero, zero, bits, jnp.ones((), bool))
 
 
-def message(ring: Extended, ledger: Ledger, y: Any) -> Any:
-    """uint32[n]: what the parties compare, once y is known."""
-    z = ledger.z + ledger.m - y * ledger.alpha
-    common = [to_words(ledger.heard), to_words(ledger.u), ring.to_words(y)]
-    return jnp.concatenate([ring.to_words(z), *common, ledger.bits])
+def message(ring: Extended, ledger: Ledger) -> Any:
+    """uint32[n]: what the parties compare."""
+    sums = [ring.to_words(ledger.z), ring.to_words(ledger.heard)]
+    return jnp.concatenate([*sums, ledger.bits])
 
 
-def balanced(ring: Extended, messages: Any, u: Any, y: Any) -> Any:
+def balanced(ring: Extended, messages: Any) -> Any:
     """Whether all parties' messages, uint32[parties, n], say that nobody cheated."""
     n = ring.words
-    both = n + 2 * (ring.k // 32) + n
-    z, common, bits = messages[:, :n], messages[:, n:both], messages[:, both:]
+    z, heard, bits = messages[:, :n], messages[:, n : 2 * n], messages[:, 2 * n :]
     total = ring.total(ring.from_words(z), (0,))
     return (
         ring.equal(total, ring.zeros(()))
-        & jnp.all(common == common[:1])
-        & (ring.low(y) == u)
+        & jnp.all(heard == heard[:1])
         & jnp.all(lax.reduce_xor(bits, (0,)) == 0)
     )
 
@@ -97,62 +81,56 @@ def balanced(ring: Extended, messages: Any, u: Any, y: Any) -> Any:
 class Opened:
     """An opened value, and what authenticates it.
 
-    `check` is (planes of share and MAC share on one axis, key) of a value of this
-    program, (MAC share, key) of bits, (MAC share, keys) of a value of another program,
-    opened mod 2^(k+s) with each element under a key of its own; or empty for what its
-    owner sent.
+    `check` is (MAC share, key): of bits, or of an element mod 2^(k+s) under this
+    program's key, or under a key for each entry (shares of an earlier program); or empty
+    for what its owner sent.
     """
 
     domain: str
     value: Any
     check: tuple[Any, ...]
 
-    @property
-    def own(self) -> bool:
-        """A value of this program."""
-        return self.domain == "sum" and self.check[-1].ndim == 0
-
 
 def absorb(
     ring: Extended, parties: int, ledger: Ledger, coin: Any, items: Sequence[Opened]
 ) -> Ledger:
     """The ledger after the openings `items`; `coin` is uint32[8], common to all."""
-    heard, u, y, m = ledger.heard, ledger.u, ledger.y, ledger.m
-    z, alpha = ledger.z, ledger.alpha
+    heard, z = ledger.heard, ledger.z
     said = [i for i in items if not i.check]
-    own = [i for i in items if i.check and i.domain != "xor" and i.own]
-    other = [i for i in items if i.check and i.domain != "xor" and not i.own]
+    sums = [i for i in items if i.check and i.domain != "xor"]
     if said:
         low = jnp.concatenate([i.value.astype(ring.dtype).reshape(-1) for i in said])
-        heard = heard + _combined(_coefficients(coin, 0, low.size), low)
-    if own:
-        low = jnp.concatenate([i.value.reshape(-1) for i in own])
-        both = ring.of_planes(
-            [
-                jnp.concatenate([x.reshape(2, -1) for x in plane], 1)
-                for plane in zip(*(i.check[:-1] for i in own), strict=True)
-            ]
+        chi = _coefficients(coin, 0, low.size)
+        heard = heard + ring.total(ring.times_key(ring.factor(low), chi))
+    for use, group in enumerate(_by_key(sums)):
+        mac, value = (
+            _joined(ring, arrays)
+            for arrays in ([i.check[0] for i in group], [i.value for i in group])
         )
-        chi = _coefficients(coin, 1, low.size)
-        sums = ring.total(both * chi, (1,))
-        u = u + _combined(chi, low)
-        y, m = (
-            old + jax.tree.map(lambda v, i=i: v[i], sums)
-            for i, old in enumerate((y, m))
-        )
-        alpha = own[0].check[-1]
-    for place, item in enumerate(other):
-        mac, key = item.check
-        wrong = ring.from_marker(mac) - ring.from_marker(item.value) * key
-        chi = _coefficients(coin, 2 + place, key.size).reshape(key.shape)
-        z = z + ring.total(wrong * chi)
+        key = group[0].check[1]
+        chi = _coefficients(coin, 1 + use, math.prod(mac.shape))
+        if key.ndim == 0:
+            expected = ring.total(value * chi) * key
+        else:
+            expected = ring.total(value * key.reshape(-1) * chi)
+        z = z + ring.total(mac * chi) - expected
     bits = _binary(parties, ledger.bits, coin, items)
-    return Ledger(heard, u, y, m, z, alpha, bits, ledger.sound)
+    return Ledger(heard, z, bits, ledger.sound)
 
 
-def _combined(chi: Any, low: Any) -> Any:
-    """Sum of chi_j v_j mod 2^k."""
-    return jnp.sum(chi.astype(low.dtype) * low, dtype=low.dtype)
+def _by_key(items: Sequence[Opened]) -> list[list[Opened]]:
+    """Those under one key together."""
+    groups: dict[int, list[Opened]] = {}
+    for item in items:
+        groups.setdefault(id(item.check[1]), []).append(item)
+    return list(groups.values())
+
+
+def _joined(ring: Extended, arrays: Sequence[Any]) -> Any:
+    """Elements as markers take them, flat and behind each other."""
+    planes = ring.planes
+    flat = [a.reshape(*planes, -1) for a in arrays]
+    return ring.from_marker(jnp.concatenate(flat, -1))
 
 
 def _binary(parties: int, before: Any, coin: Any, items: Sequence[Opened]) -> Any:

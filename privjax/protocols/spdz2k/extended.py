@@ -4,7 +4,7 @@ Values live mod 2^k (public arrays of k-bit words); shares and MACs live mod 2^(
 Elements of both sizes have operators; this module has what differs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,11 @@ class Extended:
     def domain(self) -> str:
         """The sharing domain of `to_marker`'s arrays."""
         return "sum" if self.k == 32 else "sum128"
+
+    @property
+    def planes(self) -> tuple[int, ...]:
+        """Axes that `to_marker` puts in front."""
+        return () if self.k == 32 else (2,)
 
     @property
     def words(self) -> int:
@@ -77,10 +82,6 @@ class Extended:
     def from_marker(self, array: Any) -> Any:
         return array if self.k == 32 else wide.unstack(array)
 
-    def of_planes(self, planes: Sequence[Any]) -> Any:
-        """The element whose leaves are `planes`."""
-        return planes[0] if self.k == 32 else Wide(*planes)
-
     def to_words(self, x: Any) -> Any:
         """uint32[..., words], low first."""
         if self.k == 32:
@@ -94,8 +95,7 @@ class Extended:
 
     def uniform(self, shape: tuple[int, ...]) -> Any:
         """This party's share of a fresh uniform element, as one array."""
-        whole = shape if self.k == 32 else (2, *shape)
-        return markers.uniform(whole, np.uint64, self.domain)
+        return markers.uniform((*self.planes, *shape), np.uint64, self.domain)
 
     def zeros(self, shape: tuple[int, ...]) -> Any:
         zero = jnp.zeros(shape, np.uint64)

@@ -60,10 +60,7 @@ def noise(keys: Keys, draw: Noise) -> Arith:
 
 
 def open_arith(keys: Keys, xs: Sequence[Arith]) -> list[Any]:
-    """A release, after a check of all that was opened before; one round and the check's.
-
-    The high s bits of shares, which carry what happened before, are not sent.
-    """
+    """A release, after a check of all that was opened before; one round and the check's."""
     return keys.open_sums([x.value for x in xs], release=True)
 
 
