@@ -1,8 +1,33 @@
 """How sums over clients are formed.
 
-`methods` holds the choices for `privjax.federated(..., aggregate=)`.
+The choices for `privjax.federated(..., aggregate=)`: `methods` (in the clear), `secure`
+(one server, masks between clients), `spdz` (a few aggregators that hold shares).
+
+What they are made of: `clipping` and `noise` bound and hide one client's part,
+`encoding` and `rotation` take updates to a ring and back. `steps` is the protocol of the
+masks, with its `graph`, `shamir` sharing over a `field`, and `agreement` on keys;
+`clients` runs it between separate processes.
 """
 
-from privjax.aggregation.methods import Plain, SecureSum, plain, secure_sum
+from privjax.aggregation.clipping import AdaptiveClip
+from privjax.aggregation.methods import Plain, plain
+from privjax.aggregation.noise import (
+    CentralGaussian,
+    DistributedGaussian,
+    DistributedSkellam,
+)
+from privjax.aggregation.secure import SecureSum, secure_sum
+from privjax.aggregation.spdz import Spdz, spdz
 
-__all__ = ["Plain", "SecureSum", "plain", "secure_sum"]
+__all__ = [
+    "AdaptiveClip",
+    "CentralGaussian",
+    "DistributedGaussian",
+    "DistributedSkellam",
+    "Plain",
+    "SecureSum",
+    "Spdz",
+    "plain",
+    "secure_sum",
+    "spdz",
+]

@@ -6,6 +6,6 @@ the command `privjax operators` prints and the page OPERATORS.md holds.
 
 from privjax.operators.examples import EXAMPLES, Example
 from privjax.operators.names import GROUPS
-from privjax.operators.table import Row, page, rows
+from privjax.operators.table import Row, line, page, rows
 
-__all__ = ["EXAMPLES", "GROUPS", "Example", "Row", "page", "rows"]
+__all__ = ["EXAMPLES", "GROUPS", "Example", "Row", "line", "page", "rows"]

@@ -7,16 +7,19 @@ from typing import Any
 import jax
 import numpy as np
 
+from privjax.core import control
 from privjax.operators.examples import EXAMPLES, Example
 from privjax.operators.names import GROUPS
-from privjax.passes.shared import refused
+from privjax.passes.shared import placement, refused
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.functions.bounds import BOUNDS
 from privjax.transforms.secret_shared import secret_shared
 from privjax.transforms.shared_data import SharedArray
 
-PUBLIC_KEYS = "public operands only: the draws of the plain program"
-EXACT_KINDS = "iub"
+PUBLIC_KEYS = "on public operands: that of the plain program"
+_BODY = "that of its body"
+# Primitives without operands.
+SOURCES = frozenset({"iota", "empty", "empty2", "create_token"})
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,12 @@ def rows(names: Sequence[str] = ()) -> Iterator[Row]:
 
 def _row(group: str, name: str) -> Row:
     example = EXAMPLES.get(name)
+    if example is None and (group == "random numbers" or name in SOURCES):
+        return Row(group, name, PUBLIC_KEYS, 0)
+    if example is None and placement.RULES.get(name) is placement.same:
+        return Row(group, name, "exact", 0)
+    if example is None and name in control.RULES and name not in placement.RULES:
+        return Row(group, name, _BODY, 0)
     if example is None:
         why, instead = refused.reason(name)
         return Row(group, name, f"refused: it {why}. {instead}")
@@ -141,7 +150,7 @@ NOTES = {
             "custom_vjp_call",
             "custom_vmap_call",
         ),
-        "that of its body",
+        _BODY,
     ),
 }
 
@@ -171,11 +180,12 @@ def page(names: Sequence[str] = ()) -> str:
             "| primitive | error | rounds | sent | dealt |",
             "|---|---|--:|--:|--:|",
         ]
-        lines += [_line(r) for r in mine]
+        lines += [line(r) for r in mine]
     return "\n".join(lines) + "\n"
 
 
-def _line(r: Row) -> str:
+def line(r: Row) -> str:
+    """A row of the page."""
     if not r.ruled:
         return f"| `{r.name}` | {r.error} | | | |"
     return f"| `{r.name}` | {r.error} | {r.rounds} | {r.sent:.4g} | {r.dealt:.4g} |"

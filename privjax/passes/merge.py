@@ -20,25 +20,13 @@ from privjax.core import control
 from privjax.core.interpret import Interpreter, environment, step, sub_jaxprs
 from privjax.passes.simplify import retrace
 from privjax.passes.taint import Tainted, TaintPass, raw
+from privjax.protocols.functions import BOUNDS
 
 # Elementwise operations worth merging, with the rounds that they take on shares.
 ROUNDS = {
     "mul": 2,
-    "div": 22,
-    "exp": 13,
-    "exp2": 13,
-    "log": 21,
-    "logistic": 13,
-    "tanh": 13,
-    "erf": 13,
-    "sqrt": 20,
-    "rsqrt": 22,
-    "lt": 7,
-    "gt": 7,
-    "le": 7,
-    "ge": 7,
-    "eq": 7,
-    "ne": 7,
+    **{name: bound.rounds for name, bound in BOUNDS.items()},
+    **dict.fromkeys(("lt", "gt", "le", "ge", "eq", "ne"), 7),
 }
 # What else takes time on shares, so that places are comparable between parameters.
 OTHERS = {"dot_general": 2, "conv_general_dilated": 2, "select_n": 1}

@@ -1,5 +1,6 @@
 """`privjax.federated`: a client's update becomes a round over clients."""
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from privjax import _compat
 from privjax.aggregation.methods import resolve
+from privjax.aggregation.secure import too_few
 from privjax.core.trace import Call, Traced
 from privjax.errors import InputError, RangeError
 from privjax.passes import federated as passes
@@ -78,25 +80,35 @@ class Federated(Transformed):
                 "weights= belongs to level='client'; a function written over the "
                 "clients axis weighs its clients itself."
             )
-        if level == "round" and getattr(resolve(aggregate), "clip", None) is not None:
+        self.method = resolve(aggregate)
+        if level == "round" and getattr(self.method, "clip", None) is not None:
             raise InputError(
                 "secure_sum(clip=...) belongs to level='client'; a function written "
                 "over the clients axis clips its clients itself. Give fractional_bits=."
             )
         self.clients = self.argument_names(clients, "clients")
         self.level = level
-        self.method = resolve(aggregate)
+        self.adaptive = getattr(self.method, "adaptive", None)
         self.strategy = strategy
         self.weights = weights
         self.needs_key = self.method.needs_key or with_inner_key(fun)
-        own = "weights" in self.signature.parameters
-        self.weights_name = "client_weights" if own else "weights"
+        self.weights_name = self._keyword("weights")
+        self.survivors_name = self._keyword("survivors")
+        self.clip_name = self._keyword("clip")
         self._compiled = jax.jit(self._federated_round, static_argnums=(0, 1))
+
+    def _keyword(self, name: str) -> str:
+        """What an argument of the round is called where `fun` has one of its name."""
+        return f"client_{name}" if name in self.signature.parameters else name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         key = self.pop_key(kwargs)
         weights = kwargs.pop(self.weights_name, None)
         weights = self.weights if weights is None else weights
+        survivors = kwargs.pop(self.survivors_name, None)
+        if survivors is not None:
+            survivors = _checked_survivors(survivors, self.survivors_name)
+        clip = self._clip(kwargs)
         static, values = _split(args, kwargs)
         if weights is not None:
             if self.level == "round":
@@ -105,10 +117,13 @@ class Federated(Transformed):
         words = None
         if self.needs_key:
             # Masks and noise come from sessions bound to what they protect.
-            words = self.call_key(key, [*values, weights])
+            words = self.call_key(key, [*values, weights, survivors, clip])
         # Under an outer trace nobody can look: sums out of range stay NaN there.
         check = self.method.needs_key and not _compat.under_trace()
-        out, fits = self._compiled(static, check, values, weights, words)
+        if check:
+            self._recoverable(words, survivors)
+        given = (weights, survivors, clip)
+        out, fits = self._compiled(static, check, values, given, words)
         if check and not isinstance(fits, _compat.Tracer) and not fits:
             raise RangeError(
                 f"{self.__name__}: some client's update is not finite, or too large "
@@ -116,49 +131,73 @@ class Federated(Transformed):
             )
         return out
 
+    def _clip(self, kwargs: dict[str, Any]) -> Any:
+        """This round's clip norm, where the method adapts it; else None."""
+        if self.adaptive is None:
+            return None
+        clip = kwargs.pop(self.clip_name, None)
+        return jnp.float32(self.adaptive.initial if clip is None else clip)
+
+    def _recoverable(self, words: Any, survivors: Any) -> None:
+        """Before anything is computed: whether the method can do without the others."""
+        test = getattr(self.method, "recoverable", None)
+        if test is None or survivors is None or len(survivors) < 2:
+            return
+        found = jax.jit(test)(_sums_key(words), survivors)
+        if not isinstance(found, _compat.Tracer) and not found:
+            raise too_few(self.method, survivors)
+
     # -- traced ------------------------------------------------------------------------
 
     def _federated_round(
-        self, static: _Static, check: bool, values: Any, weights: Any, words: Any
+        self, static: _Static, check: bool, values: Any, given: Any, words: Any
     ) -> Any:
+        weights, survivors, clip = given
         args, kwargs = static.rebuild(values)
         call = self.call(args, kwargs)
-        own, clients = self._clients(call, weights)
+        own, clients = self._clients(call, weights, survivors)
         traced = self._trace(call, own)
         needs = self.method.needs_key
-        sums_key = derive(words, (Purpose.CALL, 0, 0)) if needs else None
+        sums_key = _sums_key(words) if needs else None
         leaves = list(call.leaves)
+        own = self._keyed(own)
         if with_inner_key(self.fun):
-            own = [self.level == "client", *own]
             leaves = [client_keys(words, clients) if own[0] else words, *leaves]
         if self.level == "round":
             out, left = passes.round_program(traced, own).run(
-                leaves, method=self.method, key_words=sums_key
+                leaves, method=self.method, key_words=sums_key, survivors=survivors
             )
         else:
             program = passes.client_program(traced, own)
-            out, left = passes.mean_over_clients(
+            out, left, clip = passes.mean_over_clients(
                 program,
                 leaves,
                 clients=clients,
                 method=self.method,
                 strategy=self._strategy(program, clients),
                 weights=weights,
+                survivors=survivors,
+                clip=clip,
                 key_words=sums_key,
             )
         tree = jax.tree.unflatten(traced.out_tree, out)
+        if self.adaptive is not None:
+            tree = tree, clip
         return tree, _all_finite(left) if check else None
 
-    def _clients(self, call: Call, weights: Any) -> tuple[list[bool], int]:
+    def _clients(
+        self, call: Call, weights: Any, survivors: Any = None
+    ) -> tuple[list[bool], int]:
         """Which flat inputs are the clients', and how many clients there are."""
         own = self.argument_leaves(call, self.clients)
         clients = count_clients(call, own, self.clients)
         self.method.check(clients, weights is not None)
-        if weights is not None and weights.shape != (clients,):
-            raise InputError(
-                f"{self.weights_name}= has shape {weights.shape}; {clients} clients "
-                f"need ({clients},)."
-            )
+        given = {self.weights_name: weights, self.survivors_name: survivors}
+        for name, x in given.items():
+            if x is not None and x.shape != (clients,):
+                raise InputError(
+                    f"{name}= has shape {x.shape}; {clients} clients need ({clients},)."
+                )
         return own, clients
 
     def _slices(self, call: Call, own: Sequence[bool]) -> list[Any]:
@@ -189,11 +228,41 @@ class Federated(Transformed):
 
     # -- looking inside ----------------------------------------------------------------
 
+    def _own_arguments(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Keyword arguments without those of the round."""
+        names = [self.weights_name, self.survivors_name, self.key_name]
+        if self.adaptive is not None:
+            names.append(self.clip_name)
+        return {k: v for k, v in kwargs.items() if k not in names}
+
+    def event(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What one call with these arguments (or shapes) costs, for `privjax.accounting`.
+
+        About one client's update, whatever data it has: its whole part is replaced by
+        zeros, or it is one client more or less. Charge it to a `Ledger`; where clients
+        are sampled, inside of the event of the sampling.
+
+        Raises: InputError for a method without noise of its own.
+        """
+        if getattr(self.method, "noise", None) is None:
+            raise InputError(
+                f"{self.__name__}: aggregate={self.method} adds no noise; give noise=."
+            )
+        weighted = kwargs.get(self.weights_name, self.weights) is not None
+        call = self.call(args, self._own_arguments(kwargs))
+        own, clients = self._clients(call, None)
+        program = passes.client_program(self._trace(call, own), self._keyed(own))
+        sizes = [math.prod(program.closed.out_avals[k].shape) for k in program.averaged]
+        count = sum(sizes) + weighted + (self.adaptive is not None)
+        return dict(self.method.event(clients, count))
+
+    def _keyed(self, own: Sequence[bool]) -> list[bool]:
+        """Which inputs of the traced program are the clients' own, the key's included."""
+        return [self.level == "client", *own] if with_inner_key(self.fun) else [*own]
+
     def stage_jaxprs(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """One client's program (or the round as it was written), and the round."""
-        given = {k: v for k, v in kwargs.items() if k != self.weights_name}
-        given.pop(self.key_name, None)
-        call = self.call(args, given)
+        call = self.call(args, self._own_arguments(kwargs))
         own, _ = self._clients(call, None)
         key = {self.key_name: key_spec()} if self.needs_key else {}
         return {
@@ -203,12 +272,10 @@ class Federated(Transformed):
 
     def report(self, *args: Any, **kwargs: Any) -> Report:
         """See `privjax.explain`."""
-        self.pop_key(kwargs)
-        weighted = kwargs.pop(self.weights_name, self.weights) is not None
-        call = self.call(args, kwargs)
+        weighted = kwargs.get(self.weights_name, self.weights) is not None
+        call = self.call(args, self._own_arguments(kwargs))
         own, clients = self._clients(call, None)
         traced = self._trace(call, own)
-        keyed = [self.level == "client"] if with_inner_key(self.fun) else []
         public = "public: sent to every client" if self.level == "client" else "public"
         inputs = [
             entry(
@@ -219,11 +286,11 @@ class Federated(Transformed):
             for path, x, mine in zip(call.paths, call.leaves, own, strict=True)
         ]
         if self.level == "client":
-            program = passes.client_program(traced, [*keyed, *own])
+            program = passes.client_program(traced, self._keyed(own))
             leaving = set(program.averaged)
             runs = f"one device, by {self._strategy(program, clients)} over clients"
         else:
-            outs = passes.round_program(traced, [*keyed, *own]).outs
+            outs = passes.round_program(traced, self._keyed(own)).outs
             leaving = {k for k, state in enumerate(outs) if state.level}
             runs = "one device, as written"
         label = {
@@ -241,18 +308,33 @@ class Federated(Transformed):
         if isinstance(self.fun, Transformed):
             inner_args, inner_kwargs = call.rebuild(self._slices(call, own))
             inner = self.fun.report(*inner_args, **inner_kwargs)
+        releases = [
+            f"{names[k]}: a sum over {clients} clients; {self.method.server_sees}"
+            for k in sorted(leaving)
+        ]
+        if self.adaptive is not None:
+            releases.append(
+                "how many clients are within the clip norm, in the same sum"
+            )
+        notes = [f"simulated: {runs}; the process sees the data of all clients"]
+        if getattr(self.method, "noise", None) is not None:
+            notes.append(
+                f"client-level differential privacy: {self.event(*args, **kwargs)}"
+            )
         return Report(
             f"{self.__name__}: federated over {clients} clients "
             f"({', '.join(self.clients)}), aggregate {self.method}",
             tuple(inputs),
             tuple(outputs),
-            tuple(
-                f"{names[k]}: a sum over {clients} clients; {self.method.server_sees}"
-                for k in sorted(leaving)
-            ),
-            notes=(f"simulated: {runs}; the process sees the data of all clients",),
+            tuple(releases),
+            notes=tuple(notes),
             inner=inner,
         )
+
+
+def _sums_key(words: Any) -> Any:
+    """The key of the sums, from that of the round."""
+    return derive(words, (Purpose.CALL, 0, 0))
 
 
 def _all_finite(xs: Sequence[Any]) -> Any:
@@ -312,6 +394,18 @@ def _checked_weights(weights: Any) -> Any:
     return jnp.asarray(weights, jnp.promote_types(kind, jnp.float32))
 
 
+def _checked_survivors(survivors: Any, name: str) -> Any:
+    """As bool[...]; checked as far as it is concrete."""
+    if not _is_array(survivors):
+        survivors = np.asarray(survivors)
+    kind = jnp.result_type(survivors)
+    if kind != np.bool_:
+        raise InputError(f"{name}= must be bool[clients], not {kind}.")
+    if not isinstance(survivors, _compat.Tracer) and not np.any(survivors):
+        raise InputError(f"{name}=: no client is left.")
+    return jnp.asarray(survivors)
+
+
 @decorator
 def federated(
     fun: Callable[..., Any],
@@ -338,12 +432,15 @@ def federated(
 
     Returns:
       A function of the same arguments plus keywords `weights=` (nonnegative, [clients];
-      `client_weights=` if `fun` has a parameter `weights`) and `key=` (where sums are
+      `client_weights=` if `fun` has a parameter `weights`), `survivors=` (bool[clients],
+      who answers in this round, likewise `client_survivors=`; an array like any other, so
+      that nothing is compiled anew; the mean is over those) and `key=` (where sums are
       secure or `fun` itself draws randomness; required under jit, vmap and scan).
       It returns the mean over clients of what `fun` returns, weighted by `weights`, in
-      the same shapes and types. Results that do not depend on the clients' data
-      (Optax's step counts) are returned as they are. It works under jit, vmap, scan,
-      and, with plain sums, grad.
+      the same shapes and types; with an `AdaptiveClip` the pair of that and the next
+      round's clip norm, a scalar to be passed as `clip=` (or `client_clip=`). Results
+      that do not depend on the clients' data (Optax's step counts) are returned as they
+      are. It works under jit, vmap, scan, and, with plain sums, grad.
 
     Raises:
       InputError: names, shapes or weights that do not fit; an integer result that
@@ -352,6 +449,9 @@ def federated(
         other than a sum over clients would leave the clients.
       RangeError: secure sums of values that are not finite or too large. Under jit the
         result is NaN instead, and weights that sum to zero give NaN.
+      ProtocolError: too few survivors for the method to recover the others' masks;
+        nothing is unmasked. Under jit the result is NaN, and the method's `recoverable`
+        is the flag that says so.
       RandomKeyError: a key is missing under jit, vmap or scan.
     """
     return Federated(

@@ -119,7 +119,8 @@ def test_the_sparse_graph_is_regular_and_drawn_anew(clients: int, degree: int) -
     seen = set()
     for seed in range(4):
         with jax.enable_x64(True):
-            ends = method._edges(words(seed), clients)
+            order = method.order(words(seed), clients)
+            ends = method.round(clients).circle.edges(order)
         edges = list(zip(*(e.tolist() for e in ends), strict=True))
         assert len({*edges}) == len(edges) and all(i < j for i, j in edges)
         degrees = np.bincount(np.ravel(edges), minlength=clients)
@@ -131,7 +132,8 @@ def test_the_sparse_graph_is_regular_and_drawn_anew(clients: int, degree: int) -
 @pytest.mark.parametrize("clients", [2, 3, 4, 9])
 def test_the_full_graph_has_every_pair_once(clients: int) -> None:
     with jax.enable_x64(True):
-        ends = secure_sum()._edges(words(0), clients)
+        order = secure_sum().order(words(0), clients)
+        ends = secure_sum().round(clients).circle.edges(order)
     edges = list(zip(*(e.tolist() for e in ends), strict=True))
     assert sorted(edges) == [
         (i, j) for i in range(clients) for j in range(i + 1, clients)
@@ -192,6 +194,16 @@ def test_the_limit_is_the_limit(bits: int, clients: int) -> None:
             assert all(np.all(np.isnan(g)) for g in got)
 
 
+def test_the_limit_of_a_small_ring_is_exact() -> None:
+    """8 bits, 60 clients: each may send -2 to 2."""
+    method = secure_sum(8, fractional_bits=0)
+    x = np.full((60, 1), 2.0, "f4")
+    (got,) = combine(method, words(7), jnp.asarray(x))
+    assert method.limit(60) == 2 and float(got[0]) == 120.0
+    (got,) = combine(method, words(7), jnp.asarray(x).at[0].set(3.0))
+    assert np.isnan(got[0])
+
+
 def test_clip_bounds_the_joint_norm_and_sets_the_scale() -> None:
     method = secure_sum(32, clip=2.0)
     big = [jnp.full((3,), 10.0), jnp.full((2, 2), -10.0)]
@@ -209,7 +221,7 @@ def test_clip_bounds_the_joint_norm_and_sets_the_scale() -> None:
 
 
 ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
-    "bits": (lambda: secure_sum(48), InputError, "32 or 64"),
+    "bits": (lambda: secure_sum(4), InputError, "8 to 64"),
     "rounding": (lambda: secure_sum(rounding="up"), InputError, "'up'"),
     "clip": (lambda: secure_sum(clip=0.0), InputError, "positive"),
     "fraction": (lambda: secure_sum(fractional_bits=63), InputError, r"\[0, 63\)"),

@@ -1,82 +1,96 @@
-"""Max pooling and its gradient as one tournament that both share.
+"""Max pooling and its gradient: a tournament along each axis that both share.
 
-Windows are laid out by public slices (a linear map); a one-hot of the first largest entry
-of each window is found once and used for the value and, transposed, for the gradient.
+The last axis first, so that of equal entries the first in row-major order wins, as in
+JAX. The gradient repeats the comparisons of the value, which are then found to be equal
+and made once.
 """
 
-import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from privjax.errors import UnsupportedError
+from privjax.passes.decompose.elementary import maximum, minimum
+from privjax.passes.decompose.reductions import (
+    Combine,
+    first_best,
+    greater,
+    highest,
+    less,
+    lowest,
+)
+from privjax.passes.decompose.windows import (
+    Windows,
+    along,
+    doubled,
+    doubling_pays,
+    filled,
+)
 
 
-def _windows(x: Any, dims: Sequence[int], strides: Sequence[int], pads: Any) -> Any:
-    """[window entries, *output shape]; entries beyond the edge are very negative."""
-    low = jnp.asarray(-(2.0**20), x.dtype)  # public: compares below any value in range
-    x = lax.pad(x, low, [(a, b, 0) for a, b in pads])
-    return _slices(x, dims, strides)
-
-
-def _slices(x: Any, dims: Sequence[int], strides: Sequence[int]) -> Any:
-    out = [(n - d) // s + 1 for n, d, s in zip(x.shape, dims, strides, strict=True)]
-    parts = []
-    for start in itertools.product(*map(range, dims)):
-        stop = [
-            a + (n - 1) * s + 1 for a, n, s in zip(start, out, strides, strict=True)
-        ]
-        parts.append(lax.slice(x, start, stop, strides))
-    return jnp.stack(parts)
-
-
-def _first_max(w: Any) -> tuple[Any, Any]:
-    """(largest entry, one-hot of the first largest) along the leading axis.
-
-    A tournament of neighbours: the left one is always the earlier and wins ties.
-    """
-    best, hot = w, None
-    members = [[i] for i in range(w.shape[0])]  # entries below each survivor
-    flags: dict[int, Any] = {}
-    while len(members) > 1:
-        half = len(members) // 2
-        a, b = best[: 2 * half : 2], best[1 : 2 * half : 2]
-        later = lax.gt(b, a)
-        won = jnp.where(later, b, a)
-        best = jnp.concatenate([won, best[2 * half :]]) if len(members) % 2 else won
-        merged = []
-        for i in range(half):
-            for entry in members[2 * i]:
-                stays = ~later[i]
-                flags[entry] = flags[entry] & stays if entry in flags else stays
-            for entry in members[2 * i + 1]:
-                flags[entry] = flags[entry] & later[i] if entry in flags else later[i]
-            merged.append(members[2 * i] + members[2 * i + 1])
-        members = merged + members[2 * half :]
-    if not flags:
-        return w[0], jnp.ones(w.shape, bool)
-    hot = jnp.stack([flags[i] for i in range(w.shape[0])])
-    return best[0], hot
-
-
-def window_max(
+def _tournament(
+    w: Windows,
+    axis: int,
     x: Any,
-    *,
-    window_dimensions: Any,
-    window_strides: Any,
-    padding: Any,
-    base_dilation: Any = None,
-    window_dilation: Any = None,
-) -> Any:
-    """`reduce_window_max` without dilation."""
-    _no_dilation(base_dilation, window_dilation)
-    return _first_max(_windows(x, window_dimensions, window_strides, padding))[0]
+    better: Combine,
+    carried: Sequence[Any] = (),
+    flagged: bool = False,
+) -> tuple[Any, list[Any], Any]:
+    """The best entry of each window along one axis."""
+    columns = [w.entries(c, axis) for c in (x, *carried)]
+    valid = w.valid(axis, x.ndim)
+    return first_best(columns[0], better, columns[1:], valid, flagged)
 
 
-def scatter_to_max(
+def _pooled(better: Combine, identity: Callable[[Any], Any], combine: Combine) -> Any:
+    def rule(
+        x: Any,
+        *,
+        window_dimensions: Any,
+        window_strides: Any,
+        padding: Any,
+        base_dilation: Any,
+        window_dilation: Any,
+    ) -> Any:
+        axes = along(
+            x.shape,
+            window_dimensions,
+            window_strides,
+            padding,
+            base_dilation,
+            window_dilation,
+        )
+        shape, nothing = [w.count for w in axes], identity(x.dtype)
+        if math.prod(shape) == 0:
+            return jnp.zeros(shape, x.dtype)
+        for axis in reversed(range(x.ndim)):
+            w = axes[axis]
+            if w.trivial:
+                continue
+            if doubling_pays(w):
+                (x,) = doubled(w, axis, [x], lambda a, b: [combine(a, b)], True)
+            else:
+                x = _tournament(w, axis, x, better)[0]
+        return filled(x, axes, nothing)
+
+    return rule
+
+
+def _better(select_prim: Any) -> Combine:
+    """The strict order in which later entries beat earlier ones."""
+    orders: dict[str, Combine] = {"ge": greater, "le": less}
+    if select_prim.name not in orders:
+        raise UnsupportedError(
+            f"windows that select by `{select_prim.name}` have no rule; only those that "
+            "select the largest or the smallest entry (`ge`, `le`) have."
+        )
+    return orders[select_prim.name]
+
+
+def _scattered(
     source: Any,
     operand: Any,
     *,
@@ -85,41 +99,57 @@ def scatter_to_max(
     window_strides: Any,
     padding: Any,
 ) -> Any:
-    """`select_and_scatter_add` for a max pool: each source goes to its window's max."""
-    if select_prim.name != "ge":
-        raise UnsupportedError(
-            f"select_and_scatter_add selecting by `{select_prim.name}` has no rule; "
-            "only the gradient of a max pool (`ge`) has."
-        )
-    _, hot = _first_max(_windows(operand, window_dimensions, window_strides, padding))
-    spread = _transposed(
-        lambda x: _slices(
-            lax.pad(x, jnp.zeros((), x.dtype), [(a, b, 0) for a, b in padding]),
-            window_dimensions,
-            window_strides,
-        ),
-        operand,
+    """`select_and_scatter_add`: each source goes to where its window is best."""
+    better = _better(select_prim)
+    axes = along(operand.shape, window_dimensions, window_strides, padding)
+    if source.size == 0 or operand.size == 0:
+        return jnp.zeros_like(operand)
+    stages, x = [], operand
+    for axis in reversed(range(operand.ndim)):
+        if not axes[axis].trivial:
+            x, _, flags = _tournament(axes[axis], axis, x, better, flagged=True)
+            stages.append((axis, flags))
+    out = source
+    for axis, flags in reversed(stages):
+        each = jnp.broadcast_to(out, flags.shape)
+        out = axes[axis].added(lax.select(flags, each, jnp.zeros_like(each)), axis)
+    return out
+
+
+def _gathered(
+    tangents: Any,
+    operand: Any,
+    *,
+    select_prim: Any,
+    window_dimensions: Any,
+    window_strides: Any,
+    padding: Any,
+    base_dilation: Any,
+    window_dilation: Any,
+) -> Any:
+    """`select_and_gather_add`: the tangent where each window is best."""
+    better = _better(select_prim)
+    axes = along(
+        operand.shape,
+        window_dimensions,
+        window_strides,
+        padding,
+        base_dilation,
+        window_dilation,
     )
-    source = jnp.broadcast_to(source, hot.shape)
-    return spread(jnp.where(hot, source, jnp.zeros_like(source)))
-
-
-def _transposed(linear: Callable[[Any], Any], like: Any) -> Callable[[Any], Any]:
-    transpose = jax.linear_transpose(
-        linear, jax.ShapeDtypeStruct(like.shape, like.dtype)
-    )
-    return lambda y: transpose(y)[0]
-
-
-def _no_dilation(*dilations: Any) -> None:
-    for dilation in dilations:
-        if dilation is not None and any(d != 1 for d in dilation):
-            raise UnsupportedError(
-                "a max pool with dilated windows has no rule; pad or slice instead."
-            )
+    shape = [w.count for w in axes]
+    if math.prod(shape) == 0:
+        return jnp.zeros(shape, tangents.dtype)
+    x, out = operand, tangents
+    for axis in reversed(range(operand.ndim)):
+        if not axes[axis].trivial:
+            x, (out,), _ = _tournament(axes[axis], axis, x, better, [out])
+    return filled(out, axes, jnp.zeros((), out.dtype))
 
 
 RULES: dict[str, Callable[..., Any]] = {
-    "reduce_window_max": window_max,
-    "select_and_scatter_add": scatter_to_max,
+    "reduce_window_max": _pooled(greater, lowest, maximum),
+    "reduce_window_min": _pooled(less, highest, minimum),
+    "select_and_scatter_add": _scattered,
+    "select_and_gather_add": _gathered,
 }

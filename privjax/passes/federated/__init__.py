@@ -1,7 +1,8 @@
 """The federated pass: only sums over clients leave them.
 
 `client.py` maps one client's program over clients, `round.py` verifies a program that
-is already written over the clients axis and finds where it sums over them.
+is already written over the clients axis and finds where it sums over them, `survivors.py`
+leaves out the clients that dropped out.
 """
 
 from privjax.passes.federated.client import (
@@ -12,10 +13,12 @@ from privjax.passes.federated.client import (
     output_name,
 )
 from privjax.passes.federated.round import RoundProgram, round_program
+from privjax.passes.federated.survivors import aggregate
 
 __all__ = [
     "ClientProgram",
     "RoundProgram",
+    "aggregate",
     "choose_strategy",
     "client_program",
     "mean_over_clients",

@@ -13,14 +13,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
+from privjax import _compat
 from privjax._typing import Array
-from privjax.core import markers
 from privjax.core.labels import Analysis, infer
 from privjax.core.trace import Traced
 from privjax.errors import InputError, LeakError
+from privjax.passes.federated.sequence import collector, in_sequence
+from privjax.passes.federated.survivors import aggregate
 from privjax.passes.units.rules import HOST
 
 # Below this many bytes in and out of all clients together, mapped clients stay in a
@@ -121,8 +122,10 @@ def mean_over_clients(
     method: Any,
     strategy: str,
     weights: Any = None,
+    survivors: Any = None,
+    clip: Any = None,
     key_words: Any = None,
-) -> tuple[list[Array], list[Array]]:
+) -> tuple[list[Array], list[Array], Any]:
     """The round: every client's update, then the (weighted) mean of what they return.
 
     Args:
@@ -130,77 +133,61 @@ def mean_over_clients(
       method: the aggregation method (see `privjax.aggregation.methods`).
       strategy: "scan" or "vmap".
       weights: None or nonnegative [clients].
+      survivors: None or bool[clients], who answers; the mean is over them.
+      clip: the clip norm of this round, where the method adapts it.
       key_words: uint32[8] where the method needs randomness.
 
-    Returns: the flat outputs, and the sums that left the clients.
+    Returns: the flat outputs, the sums that left the clients, and the next clip norm.
     """
     update = program.update()
     own = _mine(values, program.own)
+    bounded = hasattr(method, "contribution") and bool(program.averaged)
 
     def one(own: list[Any], weight: Any) -> tuple[list[Any], list[Any]]:
         rest = iter(own)
         pairs = zip(values, program.own, strict=True)
         flat = [next(rest) if mine else v for v, mine in pairs]
         out = update(*flat)
-        parts = method.prepare([out[k] for k in program.averaged])
+        common = [out[k] for k in program.common]
+        parts = [out[k] for k in program.averaged]
+        parts = parts if bounded else method.prepare(parts)
         parts = [part.astype(_wide(part.dtype)) for part in parts]
+        if bounded:
+            return method.contribution(parts, weight, clip, clients), common
         if weight is not None:
             parts = [part * weight.astype(part.dtype) for part in parts] + [weight]
-        return parts, [out[k] for k in program.common]
+        return parts, common
 
-    def total(parts: Sequence[Any]) -> list[Any]:
-        return markers.aggregate(parts, method, key_words) if parts else []
+    def sums_of(parts: Sequence[Any]) -> Any:
+        consts = _compat.open_jaxpr(program.closed)[1]
+        bound = [
+            x for x in (*values, weights, survivors, clip, *consts) if x is not None
+        ]
+        return collector(method, key_words, clients, parts, bound)
 
     if strategy == "vmap":
         parts, stacked = jax.vmap(one)(own, weights)
-        sums, common = total(parts), [c[0] for c in stacked]
+        sums = aggregate(parts, method, key_words, survivors) if parts else []
+        common = [c[0] for c in stacked]
     else:
-        sums, common = _in_sequence(one, total, own, weights, method.streams)
+        sums, common = in_sequence(one, (own, weights), clients, survivors, sums_of)
 
     avals = program.closed.out_avals
     out: list[Any] = [None] * len(avals)
     for k, c in zip(program.common, common, strict=True):
         out[k] = c
-    weight_sum = clients if weights is None else sums.pop()
+    weight_sum: Any = clients if survivors is None else jnp.sum(survivors)
+    left = sums
+    if bounded:
+        weighted = weights is not None
+        sums, weight_sum, clip = method.conclude(
+            sums, weighted, clip, weight_sum, clients
+        )
+    elif weights is not None:
+        *sums, weight_sum = sums
     for k, s in zip(program.averaged, sums, strict=True):
         out[k] = (s / jnp.asarray(weight_sum, s.dtype)).astype(avals[k].dtype)
-    return out, sums
-
-
-def _in_sequence(
-    one: Callable[..., Any],
-    total: Callable[..., Any],
-    own: list[Any],
-    weights: Any,
-    streams: bool,
-) -> tuple[list[Any], list[Any]]:
-    """One client after the other; memory does not grow with them if sums `streams`."""
-    slices = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), (own, weights)
-    )
-    parts, common = jax.eval_shape(one, *slices)
-    keys = [jnp.issubdtype(c.dtype, jax.dtypes.extended) for c in common]
-    zeros = [
-        None if key else jnp.zeros(c.shape, c.dtype)
-        for c, key in zip(common, keys, strict=True)
-    ]
-
-    def body(carry: Any, client: Any) -> Any:
-        parts, common = one(*client)
-        numbers = [None if key else c for c, key in zip(common, keys, strict=True)]
-        typed = [c if key else None for c, key in zip(common, keys, strict=True)]
-        if not streams:
-            return ([], numbers), (parts, typed)
-        sums = total([p[None] for p in parts])
-        return ([a + s for a, s in zip(carry[0], sums, strict=True)], numbers), (
-            [],
-            typed,
-        )
-
-    start = [jnp.zeros(p.shape, p.dtype) for p in parts if streams], zeros
-    (sums, numbers), (stacked, typed) = lax.scan(body, start, (own, weights))
-    common = [t[0] if n is None else n for n, t in zip(numbers, typed, strict=True)]
-    return sums if streams else total(stacked), common
+    return out, left, clip
 
 
 def _mine(values: Sequence[Any], own: Sequence[bool]) -> list[Any]:

@@ -16,13 +16,14 @@ from typing import Any
 
 from privjax import _compat
 from privjax._typing import Array
-from privjax.core import control, markers
+from privjax.core import control
 from privjax.core.interpret import Interpreter, run
 from privjax.core.labels import Labels, infer
 from privjax.core.trace import Traced
 from privjax.errors import LeakError, UnsupportedError
 from privjax.passes.dp.aggregators import AGGREGATORS, by_unit
 from privjax.passes.federated.client import output_name
+from privjax.passes.federated.survivors import aggregate
 from privjax.passes.simplify import dce, inline
 from privjax.passes.units import PUBLIC, Mixed, PerUnit, Public, State, Sum, per_unit
 from privjax.passes.units.analysis import _Walk as Walk
@@ -68,13 +69,20 @@ class RoundProgram:
     outs: Sequence[State]
 
     def run(
-        self, values: Sequence[Any], *, method: Any, key_words: Any = None
+        self,
+        values: Sequence[Any],
+        *,
+        method: Any,
+        key_words: Any = None,
+        survivors: Any = None,
     ) -> tuple[list[Array], list[Array]]:
         """The round with every sum over clients formed by `method`.
 
+        Args:  survivors: bool[clients], whose contributions count; None for all.
         Returns: the flat outputs, and those of them that depend on the clients.
         """
-        out = run(_Sums(self.labels, method, key_words), self.closed, values)
+        sums = _Sums(self.labels, method, key_words, survivors)
+        out = run(sums, self.closed, values)
         pairs = zip(out, self.outs, strict=True)
         return out, [x for x, state in pairs if state.level]
 
@@ -124,10 +132,13 @@ class _Sums(Interpreter):
     tagged = False
     rules = control.RULES
 
-    def __init__(self, labels: Labels, method: Any, key_words: Any) -> None:
+    def __init__(
+        self, labels: Labels, method: Any, key_words: Any, survivors: Any
+    ) -> None:
         self.labels = labels
         self.method = method
         self.words = key_words
+        self.survivors = survivors
         self.needs_index = method.needs_key
         self.part = 0
 
@@ -142,17 +153,18 @@ class _Sums(Interpreter):
         if eqn.primitive.name == "declassify" or not _makes_sum(ins, outs):
             return super().plain(values)
         if not any(isinstance(s, PerUnit) and s.axes for s in ins):
-            if self.method.streams:
+            if self.method.streams and self.survivors is None:
                 return super().plain(values)
+            what = "survivors=" if self.method.streams else self.method
             raise UnsupportedError(
                 f"`{eqn.primitive.name}`{self.where()} adds one client after the other "
-                f"in a loop, which {self.method} cannot take part in. Compute all "
+                f"in a loop, which {what} cannot take part in. Compute all "
                 "clients with jax.vmap, or stack what the loop computes, then sum."
             )
         words = None
         if self.method.needs_key:
             words = derive(self.words, (Purpose.CALL, self.index, 0))
-        return markers.aggregate(_rows(eqn, values, ins), self.method, words)
+        return aggregate(_rows(eqn, values, ins), self.method, words, self.survivors)
 
     def _states(self, atoms: Sequence[Any]) -> list[State | None]:
         return [
@@ -169,7 +181,8 @@ class _Sums(Interpreter):
         return derive(scope, (Purpose.LOOP, step, 0))
 
     def inside(self, state: Any) -> "_Sums":
-        return _Sums(self.labels.below[self.index][self.part], self.method, state)
+        below = self.labels.below[self.index][self.part]
+        return _Sums(below, self.method, state, self.survivors)
 
 
 def _rows(eqn: Any, values: Sequence[Any], states: Sequence[Any]) -> list[Array]:

@@ -11,21 +11,55 @@ relative errors below 2^-15, because three factors must fit into the ring. Decis
 made on exact bits, so that no result is wrong by chance: only the rounding is random.
 """
 
-from privjax.protocols.functions.bounded import erf, logistic, tanh
-from privjax.protocols.functions.exponential import exp, exp2
+from privjax.protocols.functions.angles import cos, tan
+from privjax.protocols.functions.bounded import erf, i0e, i1e, logistic, tanh
+from privjax.protocols.functions.bounds import BOUNDS
+from privjax.protocols.functions.exponential import exp, exp2, exp_to_base, expm1
+from privjax.protocols.functions.gamma import digamma, hurwitz, lgamma, zeta
+from privjax.protocols.functions.inverse import (
+    acos,
+    acosh,
+    asin,
+    asinh,
+    atan,
+    atan2,
+    erf_inv,
+)
 from privjax.protocols.functions.logarithm import log
+from privjax.protocols.functions.power import integer_power, power
 from privjax.protocols.functions.reciprocal import divide, reciprocal
-from privjax.protocols.functions.roots import rsqrt, sqrt
+from privjax.protocols.functions.roots import cbrt, rsqrt, sqrt
 
 __all__ = [
+    "BOUNDS",
+    "acos",
+    "acosh",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "cbrt",
+    "cos",
+    "digamma",
     "divide",
     "erf",
+    "erf_inv",
     "exp",
     "exp2",
+    "exp_to_base",
+    "expm1",
+    "hurwitz",
+    "i0e",
+    "i1e",
+    "integer_power",
+    "lgamma",
     "log",
     "logistic",
+    "power",
     "reciprocal",
     "rsqrt",
     "sqrt",
+    "tan",
     "tanh",
+    "zeta",
 ]

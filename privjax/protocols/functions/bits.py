@@ -18,22 +18,23 @@ def joined(bits: Sequence[Bit]) -> Bit:
     return moved(lambda *v: lax.concatenate(v, ndim - 1), *wide)
 
 
-def one_hot(p: Protocol, digits: Bit, enabled: Bit) -> Bit:
+def one_hot(p: Protocol, digits: Bit, enabled: Bit | None = None) -> Bit:
     """One-hot vectors of numbers given by their binary digits, zero where not enabled.
 
     Args:
       digits: m bits on the last axis, lowest first.
-      enabled: a bit without that axis.
+      enabled: a bit without that axis, or None for all.
 
     Returns:
-      2^m bits on the last axis. Rounds: log2(m + 1), rounded up.
+      2^m bits on the last axis. Rounds: log2 of m (m + 1 with `enabled`), rounded up.
     """
     m = digits.shape[-1]
     both = joined([p.xor_public(digits, np.uint8(1)), digits])
     # [not b, b] of each digit, highest first; then outer products of neighbours.
     pair = lambda i: both.moved(lambda v: v[..., np.array([i, m + i])])  # noqa: E731
     groups = [pair(i) for i in reversed(range(m))]
-    groups.append(_with_axis(enabled, len(enabled.shape)))
+    if enabled is not None:
+        groups.append(_with_axis(enabled, len(enabled.shape)))
     while len(groups) > 1:
         pairs = zip(groups[0::2], groups[1::2], strict=False)
         merged = [_outer(p, high, low) for high, low in pairs]

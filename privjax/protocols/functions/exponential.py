@@ -2,21 +2,27 @@
 
 2^i is a product of one factor 1 + b_j (2^(2^j) - 1) for each bit b_j of i, exact in the
 ring; 2^u is a polynomial on [0, 1). Two comparisons of x itself, which run beside all
-this, say where the result is 0 or saturates; the rest is multiplied by 0 there.
+this, say where the result is 0 or saturates; the rest is multiplied by 0 there, so that
+t may be anything for such x.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
 from privjax.protocols.fixedpoint import FixedPoint
-from privjax.protocols.functions.bits import joined
+from privjax.protocols.functions.bits import joined, negated_if
 from privjax.protocols.functions.linear import (
     add_real,
     concatenate,
     element,
+    entries,
+    entry,
     integer_bits,
+    largest,
     rescale,
+    spread,
     stack,
     subtract,
     weighted,
@@ -24,37 +30,70 @@ from privjax.protocols.functions.linear import (
 )
 from privjax.protocols.functions.polynomial import chebyshev, evaluate
 from privjax.protocols.interface import Protocol
-from privjax.protocols.shares import Arith
+from privjax.protocols.shares import Arith, Bit
 from privjax.protocols.tuples import MUL
-
-# log2(e) = 3/2 - _LESS: 3 x is exact, and _LESS is so small that four more of its bits
-# fit into a product than of log2(e).
-_LESS = 1.5 - math.log2(math.e)
 
 
 def exp(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
-    """e^x in 13 rounds (14 if scale > f), relative error 2^-15 or absolute an ulp.
+    """e^x in 13 rounds, relative error 2^-15 or absolute an ulp.
 
-    Results below an ulp are 0; results above `fp.max_value` are that, less 2^-12 of it.
+    Results below an ulp are 0; results above `fp.max_value` are a little less than it.
     """
-    f = fp.fractional_bits
-    x = rescale(p, fp, x, scale, f)
-    # |x| < max_value, _LESS < 2^-4: the product has f + 4 bits of _LESS at most.
-    less = p.truncate(p.mul_public(x, element(fp, _LESS, f + 4)), f + 3)
-    exponent = subtract(p, fp, p.mul_public(x, element(fp, 3)), less)
-    return _power_of_two(p, fp, x, exponent, math.log(2))
+    t = _exponent(p, fp, x, scale)
+    return power_of_two(p, fp, x, scale, t, math.log(2), 4)
+
+
+def expm1(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
+    """e^x - 1 in 15 rounds, relative error 2^-15 or absolute two ulps; saturates."""
+    t = _exponent(p, fp, x, scale)
+    y, out = power_of_two(p, fp, x, scale, t, math.log(2), 5)
+    return add_real(p, fp, y, -1.0, out), out
 
 
 def exp2(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
     """2^x in 12 rounds (13 if scale > f); otherwise as `exp`."""
-    x = rescale(p, fp, x, scale, fp.fractional_bits)
-    return _power_of_two(p, fp, x, p.mul_public(x, element(fp, 2)), 1.0)
+    t = rescale(p, fp, x, scale, fp.fractional_bits + 1)
+    return power_of_two(p, fp, x, scale, t, 1.0, 4)
 
 
-def _power_of_two(
-    p: Protocol, fp: FixedPoint, x: Arith, t: Arith, unit: float
+def exp_to_base(
+    p: Protocol, fp: FixedPoint, base: Any, x: Arith, scale: int
 ) -> tuple[Arith, int]:
-    """2^t for t = x / unit, x at scale f and t at scale f + 1.
+    """base^x for public positive bases in 13 rounds (14 if scale > f); as `exp`.
+
+    Bases so close to 1 that no x takes their power out of range are fine.
+    """
+    short = min(scale, fp.fractional_bits)
+    x, scale = rescale(p, fp, x, scale, short), short
+    factor = np.log2(np.asarray(base, np.float64))
+    x = p.mul_public(x, element(fp, np.where(factor < 0, -1.0, 1.0)))
+    factor = np.abs(factor)
+    t = _exponent(p, fp, x, scale, factor)
+    unit = 1 / np.maximum(factor, 2.0**-60)
+    return power_of_two(p, fp, x, scale, t, unit, 4)
+
+
+def _exponent(
+    p: Protocol, fp: FixedPoint, x: Arith, scale: int, factor: Any = math.log2(math.e)
+) -> Arith:
+    """x factor at scale f + 1 for all x whose exponential is neither 0 nor saturated."""
+    f = fp.fractional_bits
+    most = (max(f, integer_bits(fp)) + 1).bit_length()
+    bits = fp.ring_bits - 2 - most - scale
+    return p.truncate(p.mul_public(x, element(fp, factor, bits)), scale + bits - f - 1)
+
+
+def power_of_two(
+    p: Protocol,
+    fp: FixedPoint,
+    x: Arith,
+    x_scale: int,
+    t: Arith,
+    unit: Any,
+    degree: int,
+    sign: Bit | None = None,
+) -> tuple[Arith, int]:
+    """2^t for t = x / unit at scale f + 1; negative where the sign bit is set.
 
     1. <below>: x < high (nothing overflows), x < low (nothing is left)
     2. bits of t + f, whose integer part i is in [0, f + log2 max_value) inside
@@ -63,16 +102,20 @@ def _power_of_two(
     """
     f, scale = fp.fractional_bits, fp.fractional_bits + 1
     # Four units keep what truncation adds to t on the right side.
-    low = -f * unit + 4 * fp.resolution
-    high = integer_bits(fp) * unit - 2.0**-12 - 4 * fp.resolution
-    limits = element(fp, [-low, -high], f)
+    unit, margin = np.asarray(unit), 4 * fp.resolution
+    low = -f * unit + margin
+    high = integer_bits(fp) * unit - 2.0**-12 - margin
+    if x_scale < f:
+        x, x_scale = rescale(p, fp, x, x_scale, f), f
+    both = np.clip(np.stack([-low, -high], -1), -fp.max_value, fp.max_value)
+    limits = element(fp, both, x_scale)
     below = p.msb(p.add_public(stack([x, x]), limits))
 
     t = add_real(p, fp, t, f, scale)
     count = (f + integer_bits(fp) - 1).bit_length()
     digits = p.bits_at(p.bits_of(t), scale + np.arange(count))
     bits = p.to_arith(joined([digits, below]), fp.dtype)
-    digit = _entries(bits, 0, count)
+    digit = entries(bits, 0, count)
 
     # [1 + b_j (2^(2^j) - 1)] for all j, and [inside].
     factors = np.zeros((count + 2, count + 1), fp.dtype)
@@ -87,13 +130,16 @@ def _power_of_two(
     fraction = add_real(p, fp, subtract(p, fp, t, whole), -0.5, scale)
     width = min(scale, working_bits(fp))
     fraction = rescale(p, fp, fraction, scale, width)
-    power = evaluate(p, fp, fraction, width, chebyshev(np.exp2, 0.0, 1.0, 4), f)
+    power = evaluate(p, fp, fraction, width, chebyshev(np.exp2, 0.0, 1.0, degree), f)
 
     top = np.zeros(count + 2)
-    top[count + 1] = -fp.max_value * (1 - 2.0**-12)
+    top[count + 1] = -largest(fp)
     over = add_real(
         p, fp, weighted(p, bits, element(fp, top, 2 * f)), -top.min(), 2 * f
     )
+    if sign is not None:
+        both = negated_if(p, fp, spread(sign, 2), stack([shift, over]))
+        shift, over = entry(both, 0), entry(both, 1)
     return p.add(p.product(MUL, power, shift), over), 2 * f
 
 
@@ -101,10 +147,6 @@ def _product(p: Protocol, x: Arith) -> Arith:
     """The product over the last axis, exact in the ring; log2 rounds."""
     while (n := x.shape[-1]) > 1:
         half = n // 2
-        pairs = p.product(MUL, _entries(x, 0, half), _entries(x, half, 2 * half))
-        x = concatenate([pairs, _entries(x, 2 * half, n)])
-    return x.moved(lambda v: v[..., 0])
-
-
-def _entries(x: Arith, start: int, stop: int) -> Arith:
-    return x.moved(lambda v: v[..., start:stop])
+        pairs = p.product(MUL, entries(x, 0, half), entries(x, half, 2 * half))
+        x = concatenate([pairs, entries(x, 2 * half, n)])
+    return entry(x, 0)

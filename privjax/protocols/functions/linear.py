@@ -22,7 +22,7 @@ def element(fp: FixedPoint, values: Any, scale: int = 0) -> Any:
     return np.array(ring, fp.dtype).reshape(rounded.shape)
 
 
-def stack(xs: Sequence[Arith]) -> Arith:
+def stack(xs: Sequence[Any]) -> Any:
     """Shares of one shape along a new last axis."""
     return moved(lambda *v: jnp.stack(v, -1), *xs)
 
@@ -30,6 +30,21 @@ def stack(xs: Sequence[Arith]) -> Arith:
 def concatenate(xs: Sequence[Arith]) -> Arith:
     """Shares behind each other along the last axis."""
     return moved(lambda *v: jnp.concatenate(v, -1), *xs)
+
+
+def entries(x: Arith, start: int, stop: int) -> Arith:
+    """A part of the last axis."""
+    return x.moved(lambda v: v[..., start:stop])
+
+
+def entry(x: Any, i: int) -> Any:
+    """One entry of the last axis."""
+    return x.moved(lambda v: v[..., i])
+
+
+def spread(x: Any, n: int) -> Any:
+    """Copies along a new last axis; they share one mask."""
+    return x.rearranged(lambda v: jnp.broadcast_to(v[..., None], (*v.shape, n)))
 
 
 def weighted(p: Protocol, x: Arith, weights: Any) -> Arith:
@@ -64,10 +79,15 @@ def working_bits(fp: FixedPoint) -> int:
     return (fp.ring_bits - 4) // 3
 
 
-def saturated(fp: FixedPoint, values: Any, scale: int) -> Any:
-    """`element` of non-negative values, capped a little below `fp.max_value`.
+def largest(fp: FixedPoint) -> float:
+    """What results saturate at: a little below `fp.max_value`.
 
     The distance leaves room for the error of another factor of at most 1.
     """
     room = 2.0 ** (2 - min(fp.fractional_bits, working_bits(fp)))
-    return element(fp, np.minimum(values, fp.max_value * (1 - room)), scale)
+    return fp.max_value * (1 - room)
+
+
+def threshold(fp: FixedPoint) -> float:
+    """What counts as too large where that must be decided before a value is rounded."""
+    return fp.max_value - 8 * (fp.max_value - largest(fp))

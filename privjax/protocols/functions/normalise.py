@@ -28,6 +28,7 @@ class Normalised:
     """x = +-(mantissa + 3/2) 2^e.
 
     Attributes:
+      magnitude: [|x|] at the scale of x ([x] where it is taken as non-negative).
       sign: <x < 0>, or None where x is taken as a non-negative number.
       leading: one-hot over `exponents`, on a last axis; all zero for x = 0.
       exponents: the exponent e that each entry of `leading` stands for.
@@ -35,6 +36,7 @@ class Normalised:
         x = 0.
     """
 
+    magnitude: Arith
     sign: Bit | None
     leading: Arith
     exponents: Any
@@ -46,7 +48,13 @@ class Normalised:
 
 
 def normalise(
-    p: Protocol, fp: FixedPoint, x: Arith, scale: int, *, signed: bool
+    p: Protocol,
+    fp: FixedPoint,
+    x: Arith,
+    scale: int,
+    *,
+    signed: bool,
+    odd: bool = False,
 ) -> Normalised:
     """Find sign, exponent and mantissa.
 
@@ -55,18 +63,19 @@ def normalise(
 
     1. <x> = bits of x; |x| by XOR with the sign. That is one's complement: |x| - 1 for
        a negative x. It is 2x that is decomposed, so that only powers of two come out
-       one position too low, with the mantissa 2.
+       one position too low, with the mantissa 2. An `odd` x is decomposed itself: it
+       may take all bits of the ring.
     2. prefix OR, y XOR (y >> 1) leaves the leading bit; [o_j] from its bits
-    3. m 2^(k-3) = |x| sum_j [o_j] 2^(k-3-j), an exact product; truncate about 3/2
+    3. m 2^(k-2) = |x| sum_j [o_j] 2^(k-2-j), an exact product; truncate about 3/2
     """
     k, positions = fp.ring_bits, min(fp.ring_bits - 2, scale + integer_bits(fp))
     if signed:
-        word = p.bits_of(p.mul_public(x, element(fp, 2)))
+        word = p.bits_of(x if odd else p.mul_public(x, element(fp, 2)))
         sign = p.bits_at(word, k - 1)
         word = p.xor_all(word, sign)
         x = negated_if(p, fp, sign, x)
-        at = np.arange(positions + 1)
-        exponents = at - 1 - scale
+        at = np.arange(k - 1 if odd else positions + 1)
+        exponents = at - (0 if odd else 1) - scale
     else:
         word, sign = p.bits_of(x), None
         at = np.arange(positions)
@@ -77,9 +86,9 @@ def normalise(
     aligned = p.product(
         MUL,
         x,
-        weighted(p, one_hot, element(fp, np.ldexp(1.0, k - 3 - scale - exponents))),
+        weighted(p, one_hot, element(fp, np.ldexp(1.0, k - 2 - scale - exponents))),
     )
     # Less 3/2 where there is a leading bit at all: in range also when m = 2 exactly.
-    centre = weighted(p, one_hot, element(fp, np.full(at.shape, -1.5), k - 3))
-    mantissa = p.truncate(p.add(aligned, centre), k - 3 - working_bits(fp))
-    return Normalised(sign, one_hot, exponents, mantissa)
+    centre = weighted(p, one_hot, element(fp, np.full(at.shape, -1.5), k - 2))
+    mantissa = p.truncate(p.add(aligned, centre), k - 2 - working_bits(fp))
+    return Normalised(x, sign, one_hot, exponents, mantissa)

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from privjax.protocols.fixedpoint import FixedPoint
-from privjax.protocols.functions.linear import element
+from privjax.protocols.functions.linear import (
+    concatenate,
+    element,
+    entries,
+    entry,
+    rescale,
+    spread,
+    stack,
+)
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith
 from privjax.protocols.tuples import MUL
@@ -26,10 +34,17 @@ def chebyshev(
 
     Interpolation in the Chebyshev nodes: within a factor of 2 of the best possible.
     """
-    node = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
+    node, inverse = interpolation(degree)
     u = node * (high - low) / 2
-    values = fun(u + (low + high) / 2)
-    return tuple(np.linalg.solve(np.vander(u, increasing=True), values).tolist())
+    c = inverse @ fun(u + (low + high) / 2)
+    return tuple((c * (2 / (high - low)) ** np.arange(degree + 1)).tolist())
+
+
+@cache
+def interpolation(degree: int) -> tuple[Any, Any]:
+    """The Chebyshev nodes in (-1, 1), and the matrix from values to coefficients."""
+    node = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
+    return node, np.linalg.inv(np.vander(node, increasing=True))
 
 
 def evaluate(
@@ -64,3 +79,49 @@ def evaluate(
     high = p.product(MUL, p.truncate(fourth, scale), upper)
     high = p.mul_public(high, element(fp, 1, scale))
     return p.truncate(p.add(total(coefficients[:4]), high), 3 * scale - out)
+
+
+def with_secret(
+    p: Protocol, fp: FixedPoint, u: Arith, scale: int, c: Arith, out: int
+) -> Arith:
+    """A polynomial with secret coefficients, in 5 rounds, for |u| <= 1/2.
+
+    Args:
+      u: the variable, and `scale` its scale, at most `linear.working_bits`.
+      c: 4, 6 or 8 coefficients on the last axis, lowest first, at that scale, of
+        magnitudes below 2^(k - 3 - 2 scale); all but the first below 2^(k/2 - scale).
+      out: an even scale, at most 2 `scale` + 2 fits best.
+
+    Pairs c_i + c_(i+1) u are combined by u^2 and u^4 (Estrin 1960):
+
+    1. [u^2], [c_i u] for all odd i
+    2. truncate
+    3. [u^4], [u^2 (c_i + c_(i+1) u)]
+    4. truncate
+    5. [u^4 (...)], 4 coefficients: none
+    """
+    n = c.shape[-1] // 2
+    even, odd = (c.moved(lambda v, i=i: v[..., i::2]) for i in (0, 1))
+    slopes = p.product(MUL, spread(u, n), odd)
+    pairs = p.add(rescale(p, fp, even, 0, scale), slopes)
+    short = concatenate([stack([p.square(u)]), _every_other(pairs)])
+    short = p.truncate(short, scale)
+    square = short.moved(lambda v: v[..., 0])
+    factors = short if n > 2 else entries(short, 1, 2)
+    products = p.product(MUL, spread(square, factors.shape[-1]), factors)
+    first = p.add(entry(pairs, 0), entry(products, 1 if n > 2 else 0))
+    first = rescale(p, fp, first, 2 * scale, out)
+    if n == 2:
+        return first
+    rest = entry(pairs, 2)
+    if n == 4:
+        rest = p.add(rest, entry(products, 2))
+    half = min(out // 2, scale)
+    both = p.truncate(stack([entry(products, 0), rest]), 2 * scale - half)
+    last = p.product(MUL, entry(both, 0), entry(both, 1))
+    return p.add(first, rescale(p, fp, last, 2 * half, out))
+
+
+def _every_other(x: Arith) -> Arith:
+    return x.moved(lambda v: v[..., 1::2])
+

@@ -1,6 +1,6 @@
-"""Bounded functions: cubics on 32 equal segments, constants outside.
+"""Bounded functions: cubics on 64 equal segments, constants outside.
 
-The segment comes from five bits of the (scaled and shifted) argument as a one-hot
+The segment comes from six bits of the (scaled and shifted) argument as a one-hot
 vector of ring elements; each coefficient is a public linear combination of it.
 """
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from privjax.errors import RangeError
@@ -19,7 +18,10 @@ from privjax.protocols.functions.bits import joined, one_hot
 from privjax.protocols.functions.linear import (
     add_real,
     element,
+    entries,
+    entry,
     rescale,
+    spread,
     subtract,
     weighted,
 )
@@ -28,7 +30,7 @@ from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith
 from privjax.protocols.tuples import MUL
 
-_DIGITS = 5
+_DIGITS = 6
 SEGMENTS = 1 << _DIGITS
 
 
@@ -38,7 +40,7 @@ class Spline:
 
     Attributes:
       fun: the function, on float64 arrays.
-      left, right: its values outside of 16 segments on either side.
+      left, right: its values outside of 32 segments on either side.
       factor, shift: y = x factor / 2^shift has segments of width 1; exact in the ring.
     """
 
@@ -71,14 +73,15 @@ def evaluate(
 ) -> tuple[Arith, int]:
     """`spline` of x in 13 rounds (14 if scale > f).
 
-    1. y = 16 + x factor / 2^shift, its bits, <y < 32>, <y < 0>
-    2. one-hot [o_i] of the integer part, all zero outside of [0, 32)
+    1. y = 32 + x factor / 2^shift, its bits, <y < 64>, <y < 0>
+    2. one-hot [o_i] of the integer part, all zero outside of [0, 64)
     3. [v] = y - middle of the segment, [c_0..c_3] = sum_i [o_i] C_i
-    4. c_0 + c_1 v + v^2 (c_2 + c_3 v), with v^2 and the bracket truncated at once.
-       Outside v is anything; its factors are 0, and the constants are added to c_0.
+    4. c_0 + c_1 v + v^2 (c_2 + c_3 v), each product truncated at once. Outside v is
+       anything; its factors are 0, and the constants are added to c_0.
     """
     f, s = fp.fractional_bits, fp.fractional_bits + spline.shift
-    rest = 2 * f - s  # the scale of coefficients that meet a power of v
+    rest = 2 * f - s  # the scale of a coefficient that v^2 is multiplied by
+    fine = f  # that of those that v is multiplied by: s + f < 3f + 4
     if rest < 1:
         raise RangeError(
             f"fractional_bits={f}: this function needs at least {spline.shift + 1}."
@@ -96,20 +99,17 @@ def evaluate(
     c = _coefficients(spline)
     outside = [[spline.left], [-spline.right]]
     constant = weighted(
-        p, bits, element(fp, np.concatenate([c[:, :1], outside]), 2 * f)
+        p, bits, element(fp, np.concatenate([c[:, 0], np.ravel(outside)]), 2 * f)
     )
-    constant = constant.moved(lambda v: v[..., 0])
     constant = add_real(p, fp, constant, spline.right, 2 * f)
-    inside = bits.moved(lambda v: v[..., :SEGMENTS])
+    inside = entries(bits, 0, SEGMENTS)
     middle = weighted(p, inside, element(fp, np.arange(SEGMENTS) + 0.5, s))
     v = subtract(p, fp, y, middle)
-    slopes = weighted(p, inside, element(fp, c[:, [1, 3]], rest))
-    bends = weighted(p, inside, element(fp, c[:, 2], 2 * f))
+    slopes = weighted(p, inside, element(fp, c[:, [1, 3]], fine))
+    bends = weighted(p, inside, element(fp, c[:, 2], s + fine))
 
-    wide = v.rearranged(lambda a: jnp.broadcast_to(a[..., None], (*a.shape, 2)))
-    products = p.product(MUL, wide, slopes)
-    linear_term = products.moved(lambda a: a[..., 0])
-    bracket = p.add(bends, products.moved(lambda a: a[..., 1]))
-    square = p.truncate(p.square(v), s)
-    curved = p.product(MUL, square, p.truncate(bracket, s))
+    products = p.product(MUL, spread(v, 2), slopes)
+    linear_term = p.truncate(entry(products, 0), s + fine - 2 * f)
+    bracket = p.truncate(p.add(bends, entry(products, 1)), s + fine - rest)
+    curved = p.product(MUL, p.truncate(p.square(v), s), bracket)
     return p.add(constant, p.add(linear_term, curved)), 2 * f

@@ -42,9 +42,10 @@ _SUBSETS_OF_BITS = 0xFFFFFFFF
 class Ledger:
     """What a party carries from one check to the next.
 
-    Attributes: z as above; heard is the combination of what owners sent, which has no MAC
-    but must be the same for all; bits is the digest of the binary words; sound is False
-    for good once a check has failed.
+    Attributes: z as above; heard is the combination of all values, which must be the same
+    for all parties (what owners sent has no MAC, and more than two parties could be told
+    different things); bits is the digest of the binary words; sound is False for good
+    once a check has failed.
     """
 
     heard: Any
@@ -109,10 +110,10 @@ def absorb(
         )
         key = group[0].check[1]
         chi = _coefficients(coin, 1 + use, math.prod(mac.shape))
-        if key.ndim == 0:
-            expected = ring.total(value * chi) * key
-        else:
-            expected = ring.total(value * key.reshape(-1) * chi)
+        common = ring.total(value * chi)
+        one = key.ndim == 0
+        expected = common * key if one else ring.total(value * key.reshape(-1) * chi)
+        heard = heard + common
         z = z + ring.total(mac * chi) - expected
     bits = _binary(parties, ledger.bits, coin, items)
     return Ledger(heard, z, bits, ledger.sound)

@@ -1,0 +1,108 @@
+"""What each function of reals promises: error, domain, behaviour outside, rounds.
+
+Data for tests, for the table of operators and for the pass that merges operations. Bounds
+hold at 64 ring bits and 18 fractional bits, for every representable argument, whether it
+comes with 18 or 36 bits behind the point. An ulp is the resolution, 2^-f; M is the
+largest value, a little below `fp.max_value`. Other formats: `Bound.allowed`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from privjax.protocols.fixedpoint import FixedPoint
+
+ABSOLUTE, RELATIVE = "absolute", "relative"
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The promise of one function.
+
+    Attributes:
+      kind: whether `bound` is absolute, or relative with at least two ulps allowed.
+      domain: where it holds.
+      outside: what is returned elsewhere and at poles.
+      rounds: of communication, by semi2k, for an argument of scale f.
+    """
+
+    kind: str
+    bound: float
+    domain: str
+    outside: str
+    rounds: int
+
+    def allowed(self, fp: FixedPoint, exact: Any) -> Any:
+        """The error allowed at the exact values, in any format."""
+        bound = max(self.bound, 2.0 ** (3 - fp.fractional_bits))
+        if self.kind == ABSOLUTE:
+            return np.full(np.shape(exact), bound)
+        return np.maximum(bound * np.abs(exact), 2 * fp.resolution)
+
+    def __str__(self) -> str:
+        power = f"2^{np.log2(self.bound):.0f}"
+        error = power if self.kind == ABSOLUTE else f"{power} relative or 2 ulps"
+        return "; ".join(filter(None, (f"{error}, {self.domain}", self.outside)))
+
+
+def _absolute(bits: int, rounds: int, domain: str = "all x", outside: str = "") -> Bound:
+    return Bound(ABSOLUTE, 2.0**-bits, domain, outside, rounds)
+
+
+def _relative(bits: int, rounds: int, domain: str = "all x", outside: str = "") -> Bound:
+    return Bound(RELATIVE, 2.0**-bits, domain, outside, rounds)
+
+
+_SATURATES = "M where it does not fit"
+_LOG_OF_ZERO = "log(2^-37) for x <= 0"
+
+# By the name of JAX's primitive; those of the second part are written in terms of others.
+BOUNDS: dict[str, Bound] = {
+    "exp": _relative(12, 13, outside=_SATURATES),
+    "exp2": _relative(12, 12, outside=_SATURATES),
+    "expm1": _relative(12, 15, outside=_SATURATES),
+    "log": _relative(12, 21, "x > 0", _LOG_OF_ZERO),
+    "logistic": _absolute(17, 13),
+    "tanh": _absolute(16, 13),
+    "erf": _absolute(17, 13),
+    "sqrt": _relative(13, 20, "x >= 0", "0 for x < 0"),
+    "rsqrt": _relative(13, 22, "x > 0", "0 for x <= 0"),
+    "cbrt": _relative(13, 20),
+    "div": _relative(12, 22, "all n and d", "+-M where it does not fit; n/0 is 0"),
+    "cos": _absolute(15, 12),
+    "tan": _relative(12, 23, "|x| < 2^24", "+-M near poles"),
+    "atan": _absolute(16, 20),
+    "asin": _absolute(17, 27, "|x| <= 1", "asin of the sign of x"),
+    "acos": _absolute(17, 27, "|x| <= 1", "acos of the sign of x"),
+    "asinh": _relative(12, 20),
+    "acosh": _relative(12, 20, "x >= 1", "0 for x < 1"),
+    "erf_inv": _relative(12, 27, "|x| < 1", "erf_inv(+-(1 - 2^-37)) for |x| >= 1"),
+    "bessel_i0e": _absolute(17, 20),
+    "bessel_i1e": _absolute(17, 20),
+    "atan2": _absolute(15, 38, "all x and y", "0 for (0, 0)"),
+    "pow": _relative(
+        12,
+        43,
+        "x > 0 or integer y",
+        "+-M where it does not fit; a negative x counts as 0 for other y; 0^0 is 1",
+    ),
+    "lgamma": _relative(
+        12, 29, "x > 0, relative to lgamma(1 - x) for x < 0", "M where it does not fit"
+    ),
+    "digamma": _relative(
+        12,
+        29,
+        "x > 0, relative to digamma(1 - x) or pi |cot(pi x)| for x < 0",
+        "-M at 0, -1, -2, ...",
+    ),
+    "polygamma": _relative(12, 22, "x > 0, public order", "+-M for x <= 0"),
+    "zeta": _relative(12, 22, "s > 1, q > 0, one of them public", "M elsewhere"),
+    "nextafter": Bound(ABSOLUTE, 2.0**-18, "all x and y", "x +- an ulp", 8),
+    "sin": _absolute(15, 12),
+    "log1p": _relative(12, 21, "x > -1", "log(2^-37) for x <= -1"),
+    "erfc": _absolute(17, 13),
+    "sinh": _relative(12, 15, outside="+-M where it does not fit"),
+    "cosh": _relative(12, 13, outside=_SATURATES),
+    "atanh": _relative(12, 21, "|x| < 1", "log((1 + |x|) 2^37) / 2 for |x| >= 1"),
+}

@@ -1,0 +1,162 @@
+"""Handwritten digits: every algorithm against the model that is trained in one place."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from privjax import fl
+from privjax.datasets.digits import digits
+from privjax.prg import insecure_key
+
+DIGITS = digits()
+TRAIN = jnp.asarray(DIGITS.x_train), jnp.asarray(DIGITS.y_train)
+CLIENTS, HIDDEN = 10, 64
+DATA = fl.ClientData(TRAIN, fl.partition.dirichlet(DIGITS.y_train, CLIENTS, 0.3))
+
+
+def parameters() -> Any:
+    rng = np.random.default_rng(0)
+    sizes = [("1", 64, HIDDEN), ("2", HIDDEN, 10)]
+    weights = {f"w{n}": rng.normal(0, 0.18, (i, o)).astype("f4") for n, i, o in sizes}
+    return {**weights, **{f"b{n}": np.zeros(o, "f4") for n, _, o in sizes}}
+
+
+def logits(params: Any, x: Any) -> Any:
+    hidden = jax.nn.relu(x @ params["w1"] + params["b1"])
+    return hidden @ params["w2"] + params["b2"]
+
+
+def losses(params: Any, batch: Any) -> Any:
+    x, y = batch
+    return optax.softmax_cross_entropy_with_integer_labels(logits(params, x), y)
+
+
+@jax.jit
+def accuracy(params: Any) -> Any:
+    found = jnp.argmax(logits(params, DIGITS.x_test), axis=1)
+    return jnp.mean(found == DIGITS.y_test)
+
+
+def centralised() -> float:
+    """40 epochs of SGD in batches of 32, which is where it stops getting better."""
+
+    def step(params: Any, rows: Any) -> Any:
+        batch = jax.tree.map(lambda x: x[rows], TRAIN)
+        grads = jax.grad(lambda p: jnp.mean(losses(p, batch)))(params)
+        return jax.tree.map(lambda p, g: p - 0.3 * g, params, grads), None
+
+    rng = np.random.default_rng(0)
+    orders = [rng.permutation(len(TRAIN[1]))[: 44 * 32] for _ in range(40)]
+    batches = np.concatenate(orders).reshape(-1, 32)
+    start = jax.tree.map(jnp.asarray, parameters())
+    return float(
+        accuracy(jax.jit(lambda p, b: jax.lax.scan(step, p, b)[0])(start, batches))
+    )
+
+
+CENTRALISED = centralised()
+SGD, LOCAL = optax.sgd, {"batch_size": 72}
+# Clients of unlike labels, all of them in every round; two local steps a round.
+RUNS: dict[str, tuple[Any, int]] = {
+    "fedavg": (fl.fedavg(losses, client=SGD(0.7), **LOCAL), 200),
+    "fedprox": (fl.fedprox(losses, client=SGD(0.7), mu=0.01, **LOCAL), 200),
+    "fedavgm": (
+        fl.fedavgm(losses, client=SGD(0.3), rate=1.0, momentum=0.9, **LOCAL),
+        100,
+    ),
+    "fedadagrad": (fl.fedadagrad(losses, client=SGD(0.1), rate=0.1, **LOCAL), 100),
+    "fedadam": (fl.fedadam(losses, client=SGD(0.1), rate=0.1, **LOCAL), 80),
+    "fedyogi": (fl.fedyogi(losses, client=SGD(0.1), rate=0.1, **LOCAL), 80),
+    "scaffold": (fl.scaffold(losses, rate=0.2, clients=CLIENTS, batch_size=16), 60),
+    "fednova": (fl.fednova(losses, rate=0.7, **LOCAL), 200),
+    "mime_lite": (
+        fl.mime_lite(losses, optimiser=SGD(0.1, momentum=0.9), **LOCAL),
+        120,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_within_two_percent_of_training_in_one_place(name: str) -> None:
+    assert CENTRALISED > 0.97
+    algorithm, rounds = RUNS[name]
+    cohort = DATA.cohort()
+
+    def one(state: Any, _: Any) -> Any:
+        return algorithm.round(state, cohort)[0], None
+
+    state = algorithm.init(parameters(), CLIENTS)
+    run = jax.jit(lambda s: jax.lax.scan(one, s, None, length=rounds)[0])
+    assert float(accuracy(run(state).params)) >= CENTRALISED - 0.02
+
+
+def test_personal_layers_and_fine_tuning_beat_one_model_for_all() -> None:
+    """With two labels per client, a client's own last layer is better for it."""
+    parts = fl.partition.shards(DIGITS.y_train, CLIENTS, each=2)
+    cohort = fl.ClientData(TRAIN, parts).cohort()
+
+    def metric(params: Any, batch: Any) -> Any:
+        x, y = batch
+        return {"accuracy": jnp.argmax(logits(params, x), axis=1) == y}
+
+    options = {"client": SGD(0.3), "batch_size": 72}
+    tune = fl.fine_tuning(losses, metric=metric, epochs=3, **options)
+    common = fl.fedavg(losses, **options)
+    state = common.init(parameters())
+    for _ in range(10):
+        state, _ = common.round(state, cohort)
+    _, found = tune.round(tune.init(state.params, CLIENTS), cohort)
+    assert found["after/accuracy"] > found["before/accuracy"]
+    local = fl.named("w2", "b2")
+    personal = fl.fedavg(losses, local=local, **options)
+    state = personal.init(parameters(), CLIENTS)
+    for _ in range(10):
+        state, _ = personal.round(state, cohort)
+    own = fl.evaluation(metric, local=local)(state, cohort)
+    assert own["accuracy"] > found["before/accuracy"]
+
+
+def test_clusters_are_found() -> None:
+    """Half of the clients call every digit by another name."""
+    parts = fl.partition.iid(len(TRAIN[1]), CLIENTS)
+    cohort = fl.ClientData(TRAIN, parts).cohort()
+    x, y = cohort.data
+    renamed = jnp.where((jnp.arange(CLIENTS) % 2 == 0)[:, None], 9 - y, y)
+    cohort = cohort._replace(data=(x, renamed))
+    algorithm = fl.ifca(losses, client=SGD(0.3), clusters=2, batch_size=72)
+    # Models that begin alike may end as one: IFCA needs a start that suits it.
+    rng = np.random.default_rng(4)
+    both = jax.tree.map(
+        lambda p: rng.normal(0, 0.18 * (p.ndim > 1), (2, *p.shape)).astype("f4"),
+        parameters(),
+    )
+    state = algorithm.init(both)
+    for _ in range(20):
+        state, metrics = algorithm.round(state, cohort)
+    assert metrics["members"].tolist() == [5.0, 5.0]
+    each = [jax.tree.map(lambda p, k=k: p[k], state.params) for k in (0, 1)]
+    hits = [float(accuracy(params)) for params in each]
+    assert max(hits) > 0.85 and min(hits) < 0.1
+
+
+def test_a_hundred_thousand_clients_of_whom_a_thousand_are_asked() -> None:
+    rows = fl.partition.population(DIGITS.y_train, 100_000, 10, alpha=0.3)
+    data = fl.ClientData(TRAIN, rows)
+    algorithm = fl.fedavg(losses, client=SGD(0.5))
+    run = fl.fit(
+        algorithm,
+        algorithm.init(parameters()),
+        data,
+        sampler=fl.FixedSize(100_000, 1000),
+        rounds=20,
+        faults=fl.Faults(0.1),
+        evaluate=lambda state: {"accuracy": accuracy(state.params)},
+        progress=False,
+        key=insecure_key(0),
+    )
+    assert 850 < run.history[-1]["clients"] < 950
+    assert run.history[-1]["accuracy"] > 0.8
