@@ -118,7 +118,7 @@ class Client:
         if not r.threshold:
             return np.zeros((len(numbers), 0), np.uint8)
         with jax.enable_x64(True):
-            shares = np.asarray(_shares(r, self._key, self._secrets))
+            shares = np.asarray(_shares(r, self._secrets))
         return np.stack(
             [
                 self.agreement.seal(self._secrets.channel, keys[1], share)
@@ -329,8 +329,8 @@ def _expect(i: int, x: Any, shape: Any, done: Any, before: Any = None) -> None:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _shares(r: Round, key: Array, secrets: Any) -> Array:
-    return steps.client_shares(r, key, secrets)
+def _shares(r: Round, secrets: Any) -> Array:
+    return steps.client_shares(r, secrets)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -127,7 +127,9 @@ class Encoding(Bounded):
             deviation = z * norm / math.sqrt(self.certain(clients))
             needed += TAIL * deviation / math.sqrt(clients)
             finest = min(finest, FINEST - math.ceil(math.log2(deviation)))
-        return min(finest, math.floor(math.log2(self._room() / clients / needed)))
+        f = min(finest, math.floor(math.log2(self._room() / clients / needed)))
+        # Rounding makes vectors longer, and what hides them: sometimes by one bit.
+        return f if self._holds(self._grid(clients, count, f)) else f - 1
 
     def limit(self, clients: int) -> int:
         """The largest |round(2^f x)| of a client of which `clients` can be summed."""
@@ -141,9 +143,22 @@ class Encoding(Bounded):
         return rotation.reach(count, clients, _CUT) if self.rotate else 1.0
 
     def grid(self, clients: int, count: int) -> Grid:
-        """The grid of a round of `clients` clients with `count` real values each."""
-        f, norm = self.fraction(clients, count), self.norm(clients)
-        room = self._room()
+        """The grid of a round of `clients` clients with `count` real values each.
+
+        Raises: InputError where the ring is too small for it, or the noise too little.
+        """
+        found = self._grid(clients, count, self.fraction(clients, count))
+        if self.distributed is not None and found.scale < Fraction(1, 2):
+            raise InputError(
+                f"{self}: the noise of one of {clients} clients is less than half a "
+                "step of the grid. Use more bits=, more noise, or rotate=True."
+            )
+        if not self._holds(found):
+            raise InputError(self._no_room(clients, found.fraction))
+        return found
+
+    def _grid(self, clients: int, count: int, f: int) -> Grid:
+        norm, room = self.norm(clients), self._room()
         sensitivity, scale, reach = math.inf, Fraction(0), 0.0
         if math.isfinite(norm):
             steps = norm * 2.0**f
@@ -152,16 +167,16 @@ class Encoding(Bounded):
                 reach = 1.001 * steps * self._spread(clients, count)
         if self.distributed is not None:
             scale = self.distributed.scale(sensitivity, self.certain(clients))
-            if scale < Fraction(1, 2):
-                raise InputError(
-                    f"{self}: the noise of one of {clients} clients is less than half a "
-                    "step of the grid. Use more bits=, more noise, or rotate=True."
-                )
             room -= math.ceil(TAIL * float(scale) * math.sqrt(clients))
         limit = max(room, 0) // clients
-        if reach > limit or (math.isfinite(norm) and limit < 1):
-            raise InputError(self._no_room(clients, f))
         return Grid(clients, count, f, limit, reach, sensitivity, scale)
+
+    def _holds(self, grid: Grid) -> bool:
+        """Whether all clients' values together have room."""
+        norm = self.norm(grid.clients)
+        if math.isinf(norm) or self.fractional_bits is not None:
+            return grid.limit >= 1
+        return grid.limit >= (grid.reach or norm * 2.0**grid.fraction)
 
     def _rounded(self, steps: float, count: int) -> float:
         """A bound on the norm of a vector of norm `steps` once it is rounded."""
@@ -241,6 +256,9 @@ class Encoding(Bounded):
         # A large limit as a double may round up, by at most 2^10 of 2^62: stay below it.
         exactly = grid.limit < 2**53
         fits = jnp.abs(whole) <= grid.limit * (1.0 if exactly else 1 - 2.0**-50)
+        if grid.reach:
+            # A longer vector than foreseen would be cut without a word.
+            fits = fits & (_length(x) <= SLACK * self.norm(clients))
         signed = jnp.where(fits, whole, 0.0).astype(jnp.int64)
         if self.distributed is not None:
             nonce = (Purpose.NOISE, _NOISE, 0)
@@ -410,5 +428,9 @@ def _cut(flat: Array, likes: Sequence[Any]) -> list[Array]:
     return jnp.split(flat, np.cumsum(sizes)[:-1]) if likes else []
 
 
+def _length(x: Array) -> Array:
+    return jnp.sqrt(jnp.sum(jnp.square(x.astype(jnp.float64))))
+
+
 def _within(whole: Array, grid: Grid) -> Array:
-    return jnp.sum(jnp.square(whole)) <= grid.sensitivity**2
+    return _length(whole) <= grid.sensitivity

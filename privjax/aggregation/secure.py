@@ -30,6 +30,8 @@ from privjax.prg.chacha20 import KEY_WORDS, Purpose, bits, derive
 from privjax.prg.session import session
 
 _KEY_BITS = 32 * KEY_WORDS
+# So many values of all clients stay in a CPU's caches while they are rounded.
+_AT_ONCE = 2**16
 
 
 @jax.tree_util.register_dataclass
@@ -37,11 +39,10 @@ _KEY_BITS = 32 * KEY_WORDS
 class Played:
     """What the clients of a simulated round have, all of them together.
 
-    Attributes: keys uint32[clients, 8], each client's own; secrets; public uint32[8],
-    common to all; server uint32[8], the server's own; neighbours int32[clients, degree].
+    Attributes: secrets, with a leading axis; public uint32[8], common to all; server
+    uint32[8], the server's own; neighbours int32[clients, degree].
     """
 
-    keys: Array
     secrets: steps.Secrets
     public: Array
     server: Array
@@ -151,12 +152,9 @@ class SecureSum(Encoding):
           key_words: uint32[8], for what is public.
           session_words: uint32[8], for what is secret: bound to what will be masked.
         """
-        numbers = jnp.arange(clients, dtype=np.uint32)
-        keys = jax.vmap(lambda i: derive(session_words, (Purpose.PARTY, i, 0)))(numbers)
         order = self.order(key_words, clients)
         return Played(
-            keys,
-            jax.vmap(steps.client_secrets)(keys),
+            steps.secrets_of(session_words, clients),
             derive(key_words, (Purpose.PAIR, 0, 3)),
             derive(session_words, (Purpose.CALL, 0, 4)),
             self.round(clients).circle.neighbours(order),
@@ -178,7 +176,7 @@ class SecureSum(Encoding):
     def _encoded(
         self, played: Played, number: Array, xs: Sequence[Array]
     ) -> tuple[Array, Array]:
-        clients = played.keys.shape[0]
+        clients = played.neighbours.shape[0]
         return self.encode(played.secrets.own[number], xs, clients, played.public)
 
     def add(self, total: Array, words: Array) -> Array:
@@ -215,16 +213,14 @@ class SecureSum(Encoding):
 
     def responses(self, played: Played, survivors: Array) -> Array:
         """What each client returns in step 4: uint32[clients, degree, 8]; 0 if gone."""
-        r = self.round(played.keys.shape[0])
-        shares = jax.vmap(lambda k, s: steps.client_shares(r, k, s))(
-            played.keys, played.secrets
-        )
+        r = self.round(played.neighbours.shape[0])
+        shares = jax.vmap(lambda s: steps.client_shares(r, s))(played.secrets)
         given = shares[played.neighbours, jnp.asarray(r.circle.back)[None]]
         answers = jax.vmap(steps.client_unmask)(given, survivors[played.neighbours])
         return jnp.where(survivors[:, None, None], answers, np.uint32(0))
 
     def _recovered(self, played: Played, survivors: Array) -> Array:
-        r = self.round(played.keys.shape[0])
+        r = self.round(played.neighbours.shape[0])
         answers = self.responses(played, survivors)
         return steps.server_secrets(r, played.neighbours, answers, survivors)
 
@@ -338,11 +334,12 @@ class SecureSum(Encoding):
         }
 
 
-def over_clients(fun: Any, *args: Any) -> Any:
-    """`fun` of every client: one after the other on a CPU, all at once elsewhere."""
-    if jax.default_backend() != "cpu":
-        return jax.vmap(fun)(*args)
-    return lax.map(lambda own: fun(*own), args)
+def over_clients(fun: Any, numbers: Array, xs: list[Array]) -> Any:
+    """`fun` of every client: all at once, or one by one where a CPU's caches want it."""
+    size = sum(x.size for x in xs)
+    if jax.default_backend() != "cpu" or size <= _AT_ONCE:
+        return jax.vmap(fun)(numbers, xs)
+    return lax.map(lambda own: fun(*own), (numbers, xs))
 
 
 def secure_sum(

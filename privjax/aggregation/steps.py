@@ -79,8 +79,8 @@ class Round:
 class Secrets:
     """A client's own, each uint32[..., 8].
 
-    Attributes: mask secret a, channel secret, seed b, and the key of its rounding and
-    its noise.
+    Attributes: mask secret a, channel secret, seed b, and the key of its polynomials,
+    its rounding and its noise.
     """
 
     mask: Array
@@ -98,15 +98,17 @@ class PublicKeys:
     channel: Array
 
 
-def client_secrets(key: Array) -> Secrets:
-    """The secrets of one client in one round, from a key of its own, uint32[8]."""
-    drawn = keystream(key, (Purpose.PARTY, _SECRETS, 1), 4 * KEY_WORDS)
-    return Secrets(*jnp.split(drawn, 4))
+def secrets_of(key: Array, clients: int) -> Secrets:
+    """The secrets of so many clients in one round, with a leading axis, from one key."""
+    words = clients * 4 * KEY_WORDS
+    drawn = keystream(key, (Purpose.PARTY, _SECRETS, 1), words)
+    drawn = drawn.reshape(clients, 4, KEY_WORDS)
+    return Secrets(*(drawn[:, i] for i in range(4)))
 
 
 def client_keys(key: Array, agreement: Any) -> tuple[Secrets, PublicKeys]:
     """Step 1: what one client keeps, and what it publishes."""
-    secrets = client_secrets(key)
+    secrets = jax.tree.map(lambda x: x[0], secrets_of(key, 1))
     public = PublicKeys(
         agreement.public(secrets.mask), agreement.public(secrets.channel)
     )
@@ -116,7 +118,7 @@ def client_keys(key: Array, agreement: Any) -> tuple[Secrets, PublicKeys]:
 # -- step 2: share ---------------------------------------------------------------------
 
 
-def client_shares(round_: Round, key: Array, secrets: Secrets) -> Array:
+def client_shares(round_: Round, secrets: Secrets) -> Array:
     """Step 2: shares for each neighbour, uint32[degree, 2, 8], those of b, then of a.
 
     Each row is for one neighbour alone: it travels sealed (`agreement.X25519.seal`).
@@ -124,7 +126,7 @@ def client_shares(round_: Round, key: Array, secrets: Secrets) -> Array:
     both = jnp.stack([secrets.seed, secrets.mask])
     words = (round_.threshold - 1) * both.size
     nonce = (Purpose.PARTY, _POLYNOMIALS, 1)
-    coefficients = keystream(key, nonce, words).reshape(-1, *both.shape)
+    coefficients = keystream(secrets.own, nonce, words).reshape(-1, *both.shape)
     return shamir.share(both, coefficients, round_.circle.degree)
 
 

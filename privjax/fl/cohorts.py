@@ -27,7 +27,8 @@ class Cohort(NamedTuple):
       ids: int[clients], which clients these are, each at most once; None: all clients
         of the state in their order.
       survivors: bool[clients], who answers; None: everybody. What the others computed
-        is thrown away, and their states stay as they were.
+        is thrown away, and their states stay as they were. To a secure sum, absent
+        clients that only pad a cohort are drop-outs too: state enough of `dropped=`.
       steps: int[clients], the most local steps that a client gets done in time (a
         straggler's partial work, as in FedProx and FedNova); None: all.
     """

@@ -40,7 +40,8 @@ def report(
     """A report of a round of `clients` clients; `given` and `after` are dictionaries."""
     kept, summed = "stays with each client", "from what is released below"
     inputs = [
-        entry(path, aval, LABELS[path.split("[")[0]]) for path, aval in _named(given)
+        entry(path, aval, LABELS[".".join(path.split("[")[0].split(".")[:2])])
+        for path, aval in _named(given)
     ]
     outputs = [
         entry(path, aval, kept if path.startswith("state.clients") else summed)

@@ -161,10 +161,10 @@ def fit(
                 extra = _faults(faults, fault_key, done, len(ids))
                 whole = present.all() and not sampler.padded
                 cohort = ask(ids, present=None if whole else present, **extra)
-                mine = {}
+                own = {}
                 if algorithm.round.needs_key:
-                    mine["key"] = jax.random.fold_in(round_key, done)
-                state, metrics = algorithm.round.in_place(state, cohort, **mine)
+                    own["key"] = jax.random.fold_in(round_key, done)
+                state, metrics = algorithm.round.in_place(state, cohort, **own)
                 done += 1
                 rows.append((done, metrics))
             if evaluate is not None:
@@ -175,10 +175,13 @@ def fit(
             show(done, records.rows[-1], spent)
             if checkpoints is not None:
                 save_state(checkpoints, state, done, {"key": mark})
-            report = Report(done, rounds, state, records.rows[-1], spent)
-            if any([callback(report) is True for callback in callbacks]):
-                stopped = "callback"
-                break
+            if callbacks:
+                # The next round is computed in the memory of this one's state.
+                mine = jax.tree.map(jnp.copy, state)
+                report = Report(done, rounds, mine, records.rows[-1], spent)
+                if any([callback(report) is True for callback in callbacks]):
+                    stopped = "callback"
+                    break
     return Fitted(
         state,
         records.rows,

@@ -65,13 +65,14 @@ def scaffold(
             correct=lambda grads: jax.tree.map(jnp.add, grads, shift),
         )
         delta = jax.tree.map(lambda y, x: y - x, done.params, x)
-        # A client that took no step has nothing to say about its gradient.
-        inverse = jnp.where(done.steps > 0, 1 / (jnp.maximum(done.steps, 1) * rate), 0)
-        change = jax.tree.map(
-            lambda d, c: jnp.where(done.steps > 0, -c - d * inverse.astype(d.dtype), 0),
-            delta,
-            c,
-        )
+        k = jnp.maximum(done.steps, 1)
+
+        def moved(d: Array, c: Array) -> Array:
+            # A client that took no step has nothing to say about its gradient.
+            change = -c - d / (k.astype(d.dtype) * rate)
+            return jnp.where(done.steps > 0, change, jnp.zeros((), d.dtype))
+
+        change = jax.tree.map(moved, delta, c)
         n = count(own.data, own.mask)
         sums = {
             "weight": jnp.float32(1),

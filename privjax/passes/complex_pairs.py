@@ -23,8 +23,11 @@ from privjax.core.trace import trace_flat
 from privjax.errors import UnsupportedError
 from privjax.passes.complex_rules import EACH, RULES, Pair, each, real_dtype
 from privjax.passes.decompose import RULES as DECOMPOSED
-from privjax.passes.decompose import branches
+from privjax.passes.decompose import branches, linalg
 from privjax.passes.taint import Tainted, TaintPass, raw
+
+# What `decompose` writes in terms of other operations for complex numbers as well.
+REWRITTEN = frozenset(linalg.RULES) | {"integer_pow", "reduce_prod", "cumprod"}
 
 
 @jax.tree_util.register_pytree_node_class
@@ -49,7 +52,11 @@ class Complex(Tainted):
 class ComplexPairs(TaintPass):
     """Values are plain arrays (public), `Tainted` (secret, real) or `Complex`."""
 
-    rules: dict[str, Rule] = control.RULES | branches.RULES
+    # Control flow on secrets as in `decompose`; the rest of its rules are for reals.
+    rules: dict[str, Rule] = control.RULES | {
+        "cond": branches.branch,
+        "while": branches.loop,
+    }
 
     def __init__(self, max_steps: int | None) -> None:
         self.max_steps = max_steps
@@ -78,7 +85,7 @@ class ComplexPairs(TaintPass):
             out = each(self._bind, operands)
         elif name in RULES:
             out = RULES[name](*operands, **eqn.params)
-        elif name in DECOMPOSED:
+        elif name in REWRITTEN:
             rule = DECOMPOSED[name]
             results = self.apply(lambda *xs: rule(*xs, **eqn.params), *values)
             return results if eqn.primitive.multiple_results else results[:1]
@@ -182,12 +189,14 @@ def split(closed: Any, secret: Sequence[bool], max_steps: int | None = None) -> 
     specs: list[Any] = []
     for v, pair in zip(closed.in_avals, two, strict=True):
         dtype, weak = real_dtype(v.dtype) if pair else v.dtype, v.weak_type
-        specs += [jax.ShapeDtypeStruct(v.shape, dtype, weak_type=weak) for _ in _n(pair)]
+        specs += [
+            jax.ShapeDtypeStruct(v.shape, dtype, weak_type=weak) for _ in _n(pair)
+        ]
     outputs: list[bool] = []
 
     def fun(*xs: Any) -> list[Any]:
         given = iter(xs)
-        values = []
+        values: list[Any] = []
         for s, pair in zip(secret, two, strict=True):
             if pair:
                 values.append(Complex(next(given), next(given)))

@@ -216,7 +216,9 @@ def _dot_general(
     kind = None if kind is None else real_dtype(kind)
     x, y = (v if isinstance(v, Pair) else Pair(v, None) for v in (x, y))
     ((left, _), (batch, _)) = dimension_numbers
-    free = len(batch) + x.re.ndim - len(left) - len(batch)  # where x's new axis comes out
+    free = (
+        len(batch) + x.re.ndim - len(left) - len(batch)
+    )  # where x's new axis comes out
 
     def dot(a: Any, b: Any) -> Any:
         return lax.dot_general(
@@ -239,7 +241,12 @@ def _dot_general(
 
 
 def _conv(
-    x: Pair, y: Pair, *, preferred_element_type: Any, out_sharding: Any = None, **how: Any
+    x: Pair,
+    y: Pair,
+    *,
+    preferred_element_type: Any,
+    out_sharding: Any = None,
+    **how: Any,
 ) -> Pair:
     """Four convolutions, two where one factor is real."""
     kind = preferred_element_type
@@ -395,5 +402,3 @@ def each(bind: Callable[..., Any], values: Sequence[Any]) -> Any:
     if isinstance(re, (tuple, list)):
         return [Pair(a, b) for a, b in zip(re, im or [None] * len(re), strict=True)]
     return Pair(re, im)
-
-

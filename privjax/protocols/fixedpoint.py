@@ -92,9 +92,10 @@ class FixedPoint:
             return
         if not np.all(np.isfinite(a)):
             raise RangeError(f"{name} contains NaN or infinity; it cannot be shared.")
-        if a.size and float(np.max(np.abs(a.astype(np.float64)))) >= self.max_value:
+        a = np.abs(a.astype(np.complex128 if a.dtype.kind == "c" else np.float64))
+        if a.size and float(np.max(a)) >= self.max_value:
             raise RangeError(
-                f"{name} has a magnitude of {np.max(np.abs(a)):.4g}; fixed point with "
+                f"{name} has a magnitude of {np.max(a):.4g}; fixed point with "
                 f"{self.ring_bits} ring bits and {self.fractional_bits} fractional bits "
                 f"holds magnitudes below {self.max_value:.4g}. Rescale it, or give "
                 "fixed_point=privjax.FixedPoint(...) fewer fractional bits."

@@ -425,8 +425,10 @@ def federated(
         result takes them with a leading clients axis on every leaf.
       level: "client", or "round" for a function already written over the clients axis.
       weights: default of the call's `weights=`.
-      aggregate: "plain", "secure", or a method such as
-        `privjax.secure_sum(bits=32, clip=1.0)`.
+      aggregate: "plain", "secure" (one server, masks between clients), "spdz" (a few
+        aggregators that hold shares), or one of these with options: drop-outs, clipping,
+        noise, compression, such as `privjax.secure_sum(bits=32, clip=1.0)`. See
+        `privjax.aggregation`.
       strategy: "scan" runs clients one after the other, "vmap" all at once, "auto"
         chooses: vmap on accelerators and for clients that together stay in the cache.
 

@@ -315,9 +315,9 @@ class SecretShared(Transformed):
         dtype = aval.dtype
         if arg in self.public or jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
             return PUBLIC
-        if not jnp.issubdtype(dtype, jnp.floating) and aval.shape == ():
+        if not jnp.issubdtype(dtype, jnp.inexact) and aval.shape == ():
             return PUBLIC  # step counters and flags
-        if jnp.issubdtype(dtype, jnp.floating) or np.dtype(dtype).kind in "iub":
+        if jnp.issubdtype(dtype, jnp.inexact) or np.dtype(dtype).kind in "iub":
             if not isinstance(x, (_compat.Tracer, jax.ShapeDtypeStruct)):
                 self.fixed_point.check(x, path)
             return CLEAR
@@ -371,10 +371,11 @@ class SecretShared(Transformed):
         ]
         traced = program.stages["traced"]
         simple = program.stages["simplified"]
-        secret = secrecy(
-            [*([False] * program.inner_key), *(m != PUBLIC for m in program.modes)],
-            simple,
-        )
+        modes = [*([False] * program.inner_key), *(m != PUBLIC for m in program.modes)]
+        halves = iter(secrecy(program.pairs.spread(modes), simple))
+        secret = [
+            next(halves) | (two and next(halves)) for two in program.pairs.outputs
+        ]
         names = output_names(program.out_tree)
         outputs, releases = [], []
         for name, aval, kind, hidden in zip(

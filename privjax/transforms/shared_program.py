@@ -10,7 +10,9 @@ import numpy as np
 
 from privjax.core.interpret import mentions, run
 from privjax.core.trace import Call, trace_flat
+from privjax.errors import UnsupportedError
 from privjax.passes import schedule, simplify
+from privjax.passes.complex_pairs import Split, split
 from privjax.passes.cost import Cost, cost
 from privjax.passes.deal import deal
 from privjax.passes.decompose import decompose
@@ -56,6 +58,7 @@ class Program:
       cost: communication of the party program.
       checked: whether the party program has one more output, that all checks held.
       notes: what the pass has to say about constants of the program.
+      pairs: which inputs and outputs are pairs of reals from "simplified" on.
     """
 
     stages: dict[str, Any]
@@ -68,6 +71,7 @@ class Program:
     paths: tuple[str, ...]
     checked: bool
     notes: tuple[str, ...]
+    pairs: Split = field(repr=False)
     run: Callable[..., Any] = field(repr=False)
     run_online: Callable[..., Any] = field(repr=False)
 
@@ -95,11 +99,15 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
     stages = {"traced": traced.closed}
     with jax.enable_x64(True):
         plain = simplify.dce(simplify.inline(traced.closed, remat=True))
+        pairs = split(plain, secret, options.max_steps)
+        plain, secret = pairs.closed, pairs.spread(secret)
         plain = simplify.cse(decompose(plain, secret, options.max_steps))
         plain = simplify.dce(simplify.inline(plain, remat=True))
         plain = simplify.inline(merge(plain, secret))
         stages["simplified"] = plain
-        party, outs, notes = _party_program(plain, call, specs, modes, inner, options)
+        party, outs, notes = _party_program(
+            plain, pairs, call, specs, modes, inner, options
+        )
         parties = options.protocol.parties
         axes: Any = {"axis_env": [(PARTY, parties)]}
         stages["shared"] = party
@@ -125,6 +133,7 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
         call.paths,
         checked,
         notes,
+        pairs,
         *map(
             jax.jit,
             _simulated(party, modes, outs, call.leaves, inner, checked, options),
@@ -134,6 +143,7 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
 
 def _party_program(
     plain: Any,
+    pairs: Split,
     call: Call,
     specs: list[Any],
     modes: tuple[str, ...],
@@ -155,6 +165,9 @@ def _party_program(
         for x, leaf, mode, owner in zip(
             inputs[inner:], call.leaves, modes, owners, strict=True
         ):
+            if mode == CLEAR and jnp.iscomplexobj(x):
+                values += [cx.input(part, owner) for part in (x.real, x.imag)]
+                continue
             if mode == CLEAR:
                 x = cx.input(x, owner)
             elif mode == SHARED:
@@ -164,6 +177,13 @@ def _party_program(
         notes[:] = cx.notes
         outs[:] = [None] * len(results)
         secret = [i for i, v in enumerate(results) if isinstance(v, SECRET)]
+        if any(pairs.outputs) and not options.reveal:
+            raise UnsupportedError(
+                f"{call.name}: a complex result cannot stay shared; return its real and "
+                "its imaginary part."
+            )
+        if any(pairs.outputs):
+            outs[:] = [None] * len(pairs.outputs)
         if options.reveal:
             dtypes = [plain.out_avals[i].dtype for i in secret]
             opened = open_values(cx, [results[i] for i in secret], dtypes)
@@ -173,10 +193,11 @@ def _party_program(
             for i in secret:
                 kind, scale, share = _unwrap(results[i])
                 outs[i], results[i] = (kind, scale), cx.p.pack(share)
-        return [
+        results = [
             v if i in secret else jnp.asarray(v, plain.out_avals[i].dtype)
             for i, v in enumerate(results)
         ]
+        return pairs.results(results)
 
     own = [jax.ShapeDtypeStruct((8,), np.uint32)] * inner
     for x, as_traced, mode in zip(call.leaves, specs, modes, strict=True):

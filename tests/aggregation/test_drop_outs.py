@@ -153,9 +153,7 @@ def test_the_server_gets_shares_of_one_secret_of_each_client(name: str) -> None:
     found, _ = played(method, np.zeros((N, 1), "f4"), 5)
     with jax.enable_x64(True):
         shares = np.asarray(
-            jax.vmap(lambda k, s: steps.client_shares(r, k, s))(
-                found.keys, found.secrets
-            )
+            jax.vmap(lambda s: steps.client_shares(r, s))(found.secrets)
         )
         for who in SURVIVORS.values():
             answers = np.asarray(method.responses(found, jnp.asarray(who)))

@@ -35,9 +35,6 @@ ALGORITHMS: dict[str, Any] = {
     "secure": lambda **o: fl.fedavg(
         losses, client=optax.sgd(0.1), aggregate="secure", **o
     ),
-    "median": lambda **o: fl.fedavg(
-        losses, client=optax.sgd(0.1), robust=fl.coordinate_median(), **o
-    ),
 }
 
 

@@ -174,9 +174,9 @@ def test_weights_are_chances_of_successive_draws() -> None:
     want = p + np.array(
         [sum(p[j] * p[i] / (1 - p[j]) for j in range(4) if j != i) for i in range(4)]
     )
-    rows = fl.Weighted(w, 2).rows(KEY, 3000)
+    rows = fl.Weighted(w, 2).rows(KEY, 1000)
     counts = np.bincount(np.concatenate([ids for ids, _ in rows]), minlength=4)
-    np.testing.assert_allclose(counts / 3000, want, atol=0.03)
+    np.testing.assert_allclose(counts / 1000, want, atol=0.05)
 
 
 def test_turns_reach_everybody_once_in_a_cycle() -> None:

@@ -80,6 +80,19 @@ RUNS: dict[str, tuple[Any, int]] = {
 }
 
 
+def test_the_data_are_the_published_ones() -> None:
+    """Counts of the digits in UCI's test part; every split has all rows."""
+    labels = np.concatenate([DIGITS.y_train, DIGITS.y_test])
+    counts = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert np.bincount(labels).tolist() == counts
+    assert DIGITS.x_train.shape == (1437, 64) and DIGITS.x_test.shape == (360, 64)
+    total = DIGITS.x_train.sum(dtype="f8") + DIGITS.x_test.sum(dtype="f8")
+    assert total * 16 == 561718
+    other = digits(seed=1, train=1000)
+    assert other.y_train.shape == (1000,) and not other.x_train.flags.writeable
+    assert (other.x_train.dtype, other.y_train.dtype) == (np.float32, np.int32)
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_within_two_percent_of_training_in_one_place(name: str) -> None:
     assert CENTRALISED > 0.97

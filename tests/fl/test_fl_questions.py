@@ -32,18 +32,15 @@ def metric(params: Any, batch: Any) -> dict[str, Any]:
 ERRORS_BY_HAND = [DATA[i][0] @ START - DATA[i][1] for i in HERE]
 
 
-@pytest.mark.parametrize("aggregate", ["plain", "secure"])
-def test_evaluation_weighs_examples_or_clients(aggregate: str) -> None:
+def test_evaluation_weighs_examples_or_clients() -> None:
     cohort = hand.cohort([DATA[i] for i in HERE], None)
-    extra = {} if aggregate == "plain" else {"key": KEY}
-    options = {"aggregate": aggregate}
-    got = fl.evaluation(metric, **options)(PARAMS, cohort, **extra)
+    got = fl.evaluation(metric)(PARAMS, cohort)
     every = np.concatenate(ERRORS_BY_HAND)
     assert float(got["examples"]) == len(every)
     np.testing.assert_allclose(got["square"], np.mean(every**2), rtol=1e-5)
     np.testing.assert_allclose(got["positive"], np.mean(every > 0), rtol=1e-5)
-    ask = fl.evaluation(metric, weigh="clients", deviation=True, **options)
-    got = ask(PARAMS, cohort, **extra)
+    ask = fl.evaluation(metric, weigh="clients", deviation=True)
+    got = ask(PARAMS, cohort)
     each = [np.mean(e**2) for e in ERRORS_BY_HAND]
     np.testing.assert_allclose(got["square"], np.mean(each), rtol=1e-5)
     np.testing.assert_allclose(got["square_deviation"], np.std(each), rtol=1e-4)
@@ -140,10 +137,8 @@ def test_heavy_hitters_are_those_that_many_clients_have() -> None:
 
 def test_few_prefixes_are_followed_where_there_is_little_room() -> None:
     data = np.repeat(np.array([[0, 1], [2, 3], [4, 5]]), [5, 4, 3], axis=0)[:, None]
-    hitters = fl.heavy_hitters(
-        length=2, symbols=6, threshold=1, room=2, aggregate="secure"
-    )
-    found = hitters(fl.Cohort(data), key=KEY)
+    hitters = fl.heavy_hitters(length=2, symbols=6, threshold=1, room=2)
+    found = hitters(fl.Cohort(data))
     assert [(s, round(n)) for s, n in found] == [((0, 1), 5), ((2, 3), 4)]
 
 

@@ -6,6 +6,7 @@ is fixed, so that nothing depends on data. All arrays may have leading batch axe
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -22,7 +23,6 @@ from privjax.passes.decompose.matrices import (
     magnitude,
     polynomial,
     real,
-    steps,
 )
 from privjax.passes.decompose.reflections import orthonormal
 
@@ -181,4 +181,4 @@ def svd(
     return cut + [out[1][..., some], out[2][..., some, :]] if compute_uv else cut
 
 
-RULES = {"eigh": eigh, "svd": svd}
+RULES: dict[str, Callable[..., Any]] = {"eigh": eigh, "svd": svd}

@@ -42,10 +42,7 @@ RULES: dict[str, Callable[..., Any]] = {
 
 # Applied where one of the operands from the given position on is secret (an index): with
 # public indices these only move entries about.
-INDEXED: dict[str, tuple[int, Callable[..., Any]]] = {
-    **indexing.INDEXED,
-    **integers.INDEXED,
-}
+INDEXED: dict[str, tuple[int, Callable[..., Any]]] = integers.INDEXED
 
 # Applied where the first operand is an integer.
 OF_INTEGERS: dict[str, Callable[..., Any]] = integers.OF_INTEGERS
@@ -57,7 +54,7 @@ class Decompose(TaintPass):
     def __init__(self, max_steps: int | None = None) -> None:
         self.max_steps = max_steps
 
-    rules = control.RULES | branches.RULES
+    rules = control.RULES | branches.RULES | indexing.RULES
 
     def default(self, values: Sequence[Any]) -> list[Any]:
         name, params = self.eqn.primitive.name, self.eqn.params

@@ -66,8 +66,7 @@ def _transform(x: Pair, n: int, sign: int) -> Pair:
     n2 = n // n1
     rows = _each(x, lambda v: v.reshape(*v.shape[:-1], n1, n2).swapaxes(-1, -2))
     rows = _transform(rows, n1, sign)  # [..., j2, k1]
-    cos, sin = _roots(np.arange(n2), np.arange(n1), n, sign)
-    rows = _product(rows, cos, sin)
+    rows = _product(rows, *_roots(np.arange(n2), np.arange(n1), n, sign))
     rows = _transform(_each(rows, lambda v: v.swapaxes(-1, -2)), n2, sign)
     return _each(rows, lambda v: v.swapaxes(-1, -2).reshape(*v.shape[:-2], n))
 
@@ -85,8 +84,8 @@ def _roots(rows: Any, columns: Any, n: int, sign: int) -> Pair:
         angle = (2 * np.pi / n) * (np.outer(rows, columns) % n)
         return np.cos(angle), sign * np.sin(angle)
     jk = jnp.asarray(rows, np.uint32)[:, None] * jnp.asarray(columns, np.uint32) % n
-    angle = jk.astype(np.float32) * np.float32(2 * np.pi / n)
-    return jnp.cos(angle), sign * jnp.sin(angle)
+    turns = jk.astype(np.float32) * np.float32(2 * np.pi / n)
+    return jnp.cos(turns), sign * jnp.sin(turns)
 
 
 def _times(x: Pair, cos: Any, sin: Any) -> Pair:
@@ -121,8 +120,10 @@ def _from_half(x: Pair, n: int) -> Any:
     cos, sin = _roots(np.arange(half), np.arange(n), n, +1)
     weight = np.ones((half, 1))
     weight[rest] = 2.0  # for an entry and its conjugate
-    table = weight * cos if x[1] is None else np.concatenate([cos, -sin]) * (
-        np.concatenate([weight, weight])
+    table = (
+        weight * cos
+        if x[1] is None
+        else np.concatenate([cos, -sin]) * (np.concatenate([weight, weight]))
     )
     values = x[0] if x[1] is None else jnp.concatenate(x, -1)
     return jnp.matmul(values, table.astype(values.dtype)) * (1 / n)

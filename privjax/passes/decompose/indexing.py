@@ -6,7 +6,7 @@ column of indices that is public, as the rows of x[jnp.arange(n), labels], is us
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ import numpy as np
 from jax import lax
 from jax.lax import GatherScatterMode as Mode
 
-from privjax.passes.decompose import branches, scatters
+from privjax.core.interpret import Rule
+from privjax.passes.decompose import scatters
 from privjax.passes.decompose.layout import (
     Layout,
     contract,
@@ -181,15 +182,11 @@ def select_n(cx: Any, which: Any, *cases: Any) -> Any:
     return cx.apply(chosen, which, *cases)[0]
 
 
-RULES: dict[str, Callable[..., Any]] = {
+# They ask which operands are secret, as the rules of control flow do.
+RULES: dict[str, Rule] = {
     **scatters.RULES,
     "concatenate": concatenate,
     "gather": gather,
     "dynamic_slice": dynamic_slice,
     "select_n": select_n,
 }
-
-# They ask which operands are secret, as the rules of control flow do.
-branches.RULES.update(RULES)
-
-INDEXED: dict[str, tuple[int, Callable[..., Any]]] = {}

@@ -50,7 +50,7 @@ def digits(index: Any, n: int, outside: str, low_bits: int) -> list[Any]:
 
     One vector [..., n] when `low_bits` is 0.
     """
-    if low_bits == 0 and _by_thresholds(n, math.prod(index.shape), outside):
+    if low_bits == 0 and by_thresholds(n, math.prod(index.shape), outside):
         return [_from_thresholds(index, n, outside)]
     bits = _bits(index, max(1, (n - 1).bit_length()))
     counts = [-(-n // (1 << low_bits)), 1 << low_bits]
@@ -65,7 +65,7 @@ def digits(index: Any, n: int, outside: str, low_bits: int) -> list[Any]:
     return [_moved_in(h, low, high, at) for h, at in zip(hots, last, strict=False)]
 
 
-def _by_thresholds(n: int, count: int, outside: str) -> bool:
+def by_thresholds(n: int, count: int, outside: str) -> bool:
     ends = 0 if outside == INSIDE else 2
     bits = max(1, (n - 1).bit_length())
     thresholds = COMPARISON_ROUNDS * ROUND + count * (n - 1 + (outside == DROP) * 2)
@@ -177,17 +177,17 @@ def _sort(*operands: Any, dimension: int, is_stable: bool, num_keys: int) -> lis
     n, lanes = arrays[0].shape[0], math.prod(arrays[0].shape[1:])
     if n <= 1 or lanes == 0:
         return list(operands)
-    if _by_rank(n, n, lanes) <= _by_network(n, lanes):
+    if by_rank(n, n, lanes) <= _by_network(n, lanes):
         ranks = _ranks(arrays[:num_keys], lexicographic)
         out = _placed(ranks, arrays, n)
     else:
         # A network keeps no order among equal entries: their numbers decide.
         ties = is_stable and num_keys < len(arrays)
-        out = _through_network(arrays, num_keys, ties)
+        out = through_network(arrays, num_keys, ties)
     return [jnp.moveaxis(x, 0, dimension) for x in out]
 
 
-def _by_rank(n: int, kept: int, lanes: int) -> float:
+def by_rank(n: int, kept: int, lanes: int) -> float:
     """Cost of comparing all pairs of n entries and placing `kept` of them."""
     bits = max(1, (n - 1).bit_length())
     levels = math.ceil(math.log2(bits)) if bits > 1 else 0
@@ -273,7 +273,7 @@ def _network(n: int) -> tuple[Any, Any, Any]:
     return moves[:-1], np.array(active), moves[-1]
 
 
-def _through_network(arrays: Sequence[Any], num_keys: int, ties: bool) -> list[Any]:
+def through_network(arrays: Sequence[Any], num_keys: int, ties: bool) -> list[Any]:
     n = arrays[0].shape[0]
     moves, active, last = _network(n)
     width = active.shape[1]
@@ -285,7 +285,7 @@ def _through_network(arrays: Sequence[Any], num_keys: int, ties: bool) -> list[A
 
     def stage(state: Sequence[Any], step: Any) -> Any:
         move, means = step
-        state = [x.at[move].get(mode="promise_in_bounds") for x in state]
+        state = [rows(x, move) for x in state]
         low = [x[:width] for x in state]
         high = [x[width : 2 * width] for x in state]
         swap = lexicographic(high[: len(keys)], low[: len(keys)])
@@ -340,9 +340,9 @@ def _largest(v: Any, index: Any, k: int) -> tuple[Any, Any]:
     n, lanes = v.shape[0], math.prod(v.shape[1:])
     if k == 0 or lanes == 0 or n <= 1:
         return v[:k], index[:k]
-    size = _block(n, k, lanes)[1]
+    size = block(n, k, lanes)[1]
     if size is None:
-        out = _through_network([_reversed(v), index], 2, ties=False)
+        out = through_network([_reversed(v), index], 2, ties=False)
         return _reversed(out[0][:k]), out[1][:k]
     blocks = n // size
     parts = [
@@ -369,14 +369,14 @@ def _reversed(x: Any) -> Any:
 
 
 @lru_cache(maxsize=4096)
-def _block(n: int, k: int, lanes: int) -> tuple[float, int | None]:
+def block(n: int, k: int, lanes: int) -> tuple[float, int | None]:
     """(cost, entries per block; None to sort all of them)"""
     best: tuple[float, int | None] = (2 * _by_network(n, lanes), None)
     for size in {n, *(s for s in (4, 8, 16, 32, 64, 128, 256) if 2 * k <= s < n)}:
         blocks, rest = divmod(n, size)
-        cost = _by_rank(size, k, lanes * blocks)
+        cost = by_rank(size, k, lanes * blocks)
         if size < n:
-            cost += _block(blocks * k + rest, k, lanes)[0]
+            cost += block(blocks * k + rest, k, lanes)[0]
         if cost < best[0]:
             best = cost, size
     return best

@@ -38,19 +38,20 @@ def less(x: Any, y: Any) -> Any:
     return lax.bitwise_and(lax.bitwise_not(x), y) if x.dtype == bool else lax.lt(x, y)
 
 
-def rows(x: Any, positions: Sequence[int]) -> Any:
-    """Entries of the leading axis at static positions."""
-    index = _column(tuple(int(i) for i in positions))
+def rows(x: Any, positions: Any) -> Any:
+    """Entries of the leading axis at public positions, which are known to be inside."""
+    if not isinstance(positions, jax.Array):
+        positions = _constant(tuple(int(i) for i in positions))
     dims = lax.GatherDimensionNumbers(
         tuple(range(1, x.ndim)), collapsed_slice_dims=(0,), start_index_map=(0,)
     )
     inside = lax.GatherScatterMode.PROMISE_IN_BOUNDS
-    return lax.gather(x, index, dims, (1, *x.shape[1:]), mode=inside)
+    return lax.gather(x, positions[:, None], dims, (1, *x.shape[1:]), mode=inside)
 
 
 @lru_cache(maxsize=1024)
-def _column(positions: tuple[int, ...]) -> Any:
-    return np.array(positions, np.int32)[:, None]  # one object: equal gathers merge
+def _constant(positions: tuple[int, ...]) -> Any:
+    return np.array(positions, np.int32)  # one object: equal gathers merge
 
 
 def summed(flags: Any, x: Any) -> Any:
@@ -289,7 +290,7 @@ def _tree(combine: Combine, identity: Callable[[Any], Any]) -> Callable[..., Any
 def _reduce(*values: Any, computation: Any, jaxpr: Any, dimensions: Any) -> Any:
     """`lax.reduce` with any function: a tree that keeps the order of the entries."""
     n = len(values) // 2
-    arrays, init = [leading(x, dimensions) for x in values[:n]], values[n:]
+    arrays, init = [leading(x, sorted(dimensions)) for x in values[:n]], values[n:]
     init = [jnp.broadcast_to(i, x.shape[1:]) for i, x in zip(init, arrays, strict=True)]
     if arrays[0].shape[0] == 0:
         return init

@@ -1,5 +1,6 @@
 """Triangular and tridiagonal systems: substitution in a loop over the unknowns."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -89,7 +90,7 @@ def tridiagonal_solve(
     return jnp.moveaxis(x, 0, -2) * (1 / _UP)
 
 
-RULES = {
+RULES: dict[str, Callable[..., Any]] = {
     "triangular_solve": triangular_solve,
     "tridiagonal_solve": tridiagonal_solve,
 }

@@ -15,7 +15,7 @@ together are small: then `combine` can save work that single messages repeat.
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ class Running:
     """Sums of parts may be added up."""
 
     method: Any
+    numbered: ClassVar[bool] = False
 
     def scope(self) -> Any:
         return contextlib.nullcontext()
@@ -61,6 +62,7 @@ class Stacked:
 
     method: Any
     key_words: Any
+    numbered: ClassVar[bool] = False
 
     def scope(self) -> Any:
         return contextlib.nullcontext()
@@ -84,6 +86,8 @@ class Messages:
       bound: all values that the clients' parts are functions of: masks are those of a
         session with them.
     """
+
+    numbered = True
 
     def __init__(
         self, method: Any, key_words: Any, clients: int, bound: Sequence[Any]
@@ -172,7 +176,7 @@ def in_sequence(
         return (kept, numbers), (parts, typed)
 
     with collect.scope():
-        numbers = jnp.arange(clients, dtype=np.uint32)
+        numbers = jnp.arange(clients, dtype=np.uint32) if collect.numbered else None
         start = collect.start(parts), zeros
         (kept, last), (stacked, typed) = lax.scan(
             body, start, (numbers, values, survivors)

@@ -53,8 +53,9 @@ def aggregate(
     if survivors is None:
         return markers.aggregate(parts, method, key_words)
     survivors = survivors.astype(bool)
+    # Zeros in any case: an outer pass may give the marker the meaning of a plain sum.
+    parts = [present(survivors, p) for p in parts]
     if not hasattr(method, "combine_survivors"):
-        parts = [present(survivors, p) for p in parts]
         return markers.aggregate(parts, method, key_words)
     answered = survivors.astype(jnp.float32)
     return markers.aggregate([*parts, answered], Surviving(method), key_words)[:-1]

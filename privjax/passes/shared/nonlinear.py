@@ -43,9 +43,7 @@ def div(cx: Any, x: Any, y: Any) -> Any:
 def atan2(cx: Any, y: Any, x: Any) -> Any:
     """The angle of (x, y)."""
     y, x = (cx.fixed(v) for v in operands(cx, y, x))
-    return Fixed.of(
-        *functions.atan2(cx.p, cx.fp, y.share, y.scale, x.share, x.scale)
-    )
+    return Fixed.of(*functions.atan2(cx.p, cx.fp, y.share, y.scale, x.share, x.scale))
 
 
 def pow_(cx: Any, x: Any, y: Any) -> Any:
@@ -98,9 +96,7 @@ def _integer_power(cx: Any, x: Fixed, n: int) -> Any:
         x = Fixed.of(*functions.reciprocal(cx.p, cx.fp, x.share, x.scale))
     if abs(n) == 1:
         return x
-    return Fixed.of(
-        *functions.integer_power(cx.p, cx.fp, x.share, x.scale, abs(n))
-    )
+    return Fixed.of(*functions.integer_power(cx.p, cx.fp, x.share, x.scale, abs(n)))
 
 
 def polygamma(cx: Any, n: Any, x: Any) -> Any:
@@ -131,6 +127,25 @@ def zeta(cx: Any, s: Any, q: Any) -> Any:
     if value <= 0:
         raise UnsupportedError(f"zeta(s, q) with q = {value}{cx.where()}: q > 0.")
     return Fixed.of(*functions.zeta(cx.p, cx.fp, x.share, x.scale, value))
+
+
+def _igamma(upper: bool) -> Rule:
+    def rule(cx: Any, a: Any, x: Any) -> Any:
+        a, x = operands(cx, a, x)
+        value, x = _constant(cx, a, "the parameter a"), cx.fixed(x)
+        return Fixed.of(
+            *functions.igamma(cx.p, cx.fp, x.share, x.scale, value, upper=upper)
+        )
+
+    return rule
+
+
+def betainc(cx: Any, a: Any, b: Any, x: Any) -> Any:
+    """The regularised incomplete beta function for public constants a and b."""
+    a, b, x = operands(cx, a, b, x)
+    values = [_constant(cx, v, "each of a and b") for v in (a, b)]
+    x = cx.fixed(x)
+    return Fixed.of(*functions.betainc(cx.p, cx.fp, x.share, x.scale, *values))
 
 
 def _constant(cx: Any, value: Any, what: str) -> float:
@@ -187,9 +202,12 @@ RULES: dict[str, Rule] = {
     **{name: _unary(function) for name, function in UNARY.items()},
     "atan2": atan2,
     "div": div,
+    "igamma": _igamma(upper=False),
+    "igammac": _igamma(upper=True),
     "nextafter": nextafter,
     "polygamma": polygamma,
     "pow": pow_,
     "reduce_precision": reduce_precision,
+    "regularized_incomplete_beta": betainc,
     "zeta": zeta,
 }

@@ -16,6 +16,7 @@ from privjax.protocols.functions.bounded import erf, i0e, i1e, logistic, tanh
 from privjax.protocols.functions.bounds import BOUNDS
 from privjax.protocols.functions.exponential import exp, exp2, exp_to_base, expm1
 from privjax.protocols.functions.gamma import digamma, hurwitz, lgamma, zeta
+from privjax.protocols.functions.incomplete import betainc, igamma
 from privjax.protocols.functions.inverse import (
     acos,
     acosh,
@@ -38,6 +39,7 @@ __all__ = [
     "asinh",
     "atan",
     "atan2",
+    "betainc",
     "cbrt",
     "cos",
     "digamma",
@@ -51,6 +53,7 @@ __all__ = [
     "hurwitz",
     "i0e",
     "i1e",
+    "igamma",
     "integer_power",
     "lgamma",
     "log",

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from scipy import special
+from scipy import special  # type: ignore[import-untyped]
 
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.functions import octaves, spline

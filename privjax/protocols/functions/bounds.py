@@ -2,8 +2,8 @@
 
 Data for tests, for the table of operators and for the pass that merges operations. Bounds
 hold at 64 ring bits and 18 fractional bits, for every representable argument, whether it
-comes with 18 or 36 bits behind the point. An ulp is the resolution, 2^-f; M is the
-largest value, a little below `fp.max_value`. Other formats: `Bound.allowed`.
+comes with 18 or 36 bits behind the point. An ulp is 2^-18; M is the largest value, a
+little below `fp.max_value`. `Bound.allowed` has the errors in other formats.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Bound:
         bound = max(self.bound, 2.0 ** (3 - fp.fractional_bits))
         if self.kind == ABSOLUTE:
             return np.full(np.shape(exact), bound)
-        return np.maximum(bound * np.abs(exact), 2 * fp.resolution)
+        return np.maximum(bound * np.abs(exact), 2 * max(fp.resolution, 2.0**-18))
 
     def __str__(self) -> str:
         power = f"2^{np.log2(self.bound):.0f}"
@@ -46,11 +46,15 @@ class Bound:
         return "; ".join(filter(None, (f"{error}, {self.domain}", self.outside)))
 
 
-def _absolute(bits: int, rounds: int, domain: str = "all x", outside: str = "") -> Bound:
+def _absolute(
+    bits: int, rounds: int, domain: str = "all x", outside: str = ""
+) -> Bound:
     return Bound(ABSOLUTE, 2.0**-bits, domain, outside, rounds)
 
 
-def _relative(bits: int, rounds: int, domain: str = "all x", outside: str = "") -> Bound:
+def _relative(
+    bits: int, rounds: int, domain: str = "all x", outside: str = ""
+) -> Bound:
     return Bound(RELATIVE, 2.0**-bits, domain, outside, rounds)
 
 
@@ -98,6 +102,11 @@ BOUNDS: dict[str, Bound] = {
     ),
     "polygamma": _relative(12, 22, "x > 0, public order", "+-M for x <= 0"),
     "zeta": _relative(12, 22, "s > 1, q > 0, one of them public", "M elsewhere"),
+    "igamma": _absolute(14, 20, "x >= 0, public 0 < a <= 20", "0 for x < 0"),
+    "igammac": _absolute(14, 20, "x >= 0, public 0 < a <= 20", "1 for x < 0"),
+    "regularized_incomplete_beta": _absolute(
+        14, 27, "0 <= x <= 1, public 0 < a, b <= 20", "0 or 1"
+    ),
     "nextafter": Bound(ABSOLUTE, 2.0**-18, "all x and y", "x +- an ulp", 8),
     "sin": _absolute(15, 12),
     "log1p": _relative(12, 21, "x > -1", "log(2^-37) for x <= -1"),

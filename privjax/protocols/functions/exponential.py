@@ -33,19 +33,21 @@ from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith, Bit
 from privjax.protocols.tuples import MUL
 
+_LOG2_E = math.log2(math.e)
+
 
 def exp(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
     """e^x in 13 rounds, relative error 2^-15 or absolute an ulp.
 
     Results below an ulp are 0; results above `fp.max_value` are a little less than it.
     """
-    t = _exponent(p, fp, x, scale)
+    t = _exponent(p, fp, x, scale, _LOG2_E)
     return power_of_two(p, fp, x, scale, t, math.log(2), 4)
 
 
 def expm1(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
     """e^x - 1 in 15 rounds, relative error 2^-15 or absolute two ulps; saturates."""
-    t = _exponent(p, fp, x, scale)
+    t = _exponent(p, fp, x, scale, _LOG2_E)
     y, out = power_of_two(p, fp, x, scale, t, math.log(2), 5)
     return add_real(p, fp, y, -1.0, out), out
 
@@ -73,13 +75,13 @@ def exp_to_base(
     return power_of_two(p, fp, x, scale, t, unit, 4)
 
 
-def _exponent(
-    p: Protocol, fp: FixedPoint, x: Arith, scale: int, factor: Any = math.log2(math.e)
-) -> Arith:
+def _exponent(p: Protocol, fp: FixedPoint, x: Arith, scale: int, factor: Any) -> Arith:
     """x factor at scale f + 1 for all x whose exponential is neither 0 nor saturated."""
     f = fp.fractional_bits
-    most = (max(f, integer_bits(fp)) + 1).bit_length()
-    bits = fp.ring_bits - 2 - most - scale
+    room = fp.ring_bits - 2 - (max(f, integer_bits(fp)) + 1).bit_length()
+    if room - scale < f + 2:  # the factor must have more bits than the result
+        x, scale = rescale(p, fp, x, scale, f), f
+    bits = room - scale
     return p.truncate(p.mul_public(x, element(fp, factor, bits)), scale + bits - f - 1)
 
 

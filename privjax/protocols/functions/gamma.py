@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy import special
+from scipy import special  # type: ignore[import-untyped]
 
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.functions.linear import (

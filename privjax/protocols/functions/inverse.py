@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy import special
+from scipy import special  # type: ignore[import-untyped]
 
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.functions.bits import negated_if
@@ -103,12 +103,12 @@ def acosh(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int
 
 def asin(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
     """arcsin x within 2^-15, in 27 rounds; arcsin of the sign for |x| > 1."""
-    return _near_one(p, fp, x, scale, ASIN)
+    return near_one(p, fp, x, scale, ASIN)
 
 
 def acos(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
     """arccos x within 2^-15, in 27 rounds; arccos of the sign for |x| > 1."""
-    return _near_one(p, fp, x, scale, ACOS)
+    return near_one(p, fp, x, scale, ACOS)
 
 
 def erf_inv(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
@@ -116,7 +116,7 @@ def erf_inv(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, i
 
     For |x| >= 1 it is that of +-(1 - 2^-(2f + 1)).
     """
-    return _near_one(p, fp, x, scale, _erf_inv_until(fp.fractional_bits))
+    return near_one(p, fp, x, scale, _erf_inv_until(fp.fractional_bits))
 
 
 # Of t = 1 - |x|, with the sign of x.
@@ -135,7 +135,7 @@ def _erf_inv_until(f: int) -> Octaves:
     return odd(_erf_inv, at_zero=end, at_minus_zero=-end)
 
 
-def _near_one(
+def near_one(
     p: Protocol, fp: FixedPoint, x: Arith, scale: int, spec: Octaves
 ) -> tuple[Arith, int]:
     """A function by octaves of 1 - |x|, with the sign of x."""

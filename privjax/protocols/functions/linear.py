@@ -90,4 +90,4 @@ def largest(fp: FixedPoint) -> float:
 
 def threshold(fp: FixedPoint) -> float:
     """What counts as too large where that must be decided before a value is rounded."""
-    return fp.max_value - 8 * (fp.max_value - largest(fp))
+    return fp.max_value - max(2 * (fp.max_value - largest(fp)), fp.max_value * 2.0**-13)

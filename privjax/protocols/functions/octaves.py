@@ -166,8 +166,9 @@ def _limited(
     if spec.limit is None:
         return large, None
     limit = element(fp, spec.limit, term.scale)
-    if spec.falling:
-        over = p.msb(p.add_public(magnitude, fp.dtype.type(0) - limit))
+    if spec.falling:  # 0 is beyond it in any case
+        limit = np.maximum(limit, fp.dtype.type(1))
+        over = p.msb(p.add_public(magnitude, np.negative(limit)))
     else:
         over = p.msb(p.add_public(p.mul_public(magnitude, -1), limit))
     if term.where is not None:
@@ -189,9 +190,21 @@ def _saturated(p: Protocol, fp: FixedPoint, term: Term) -> Any:
     low = high if spec.negative is None else float(np.sign(spec.negative(at))[0]) * top
     if term.sign is None or low == high:
         return element(fp, high, scale)
-    return add_real(
-        p, fp, _by_sign(p, fp, term.sign, low - high, scale), high, scale
-    )
+    return add_real(p, fp, _by_sign(p, fp, term.sign, low - high, scale), high, scale)
+
+
+def error(spec: Octaves, low: int, high: int) -> float:
+    """The largest error of the polynomials on the octaves from 2^low to 2^high."""
+    node, inverse = interpolation(spec.degree)
+    dense, e = np.linspace(-1, 1, 401), np.arange(low, high)[:, None]
+    worst = 0.0
+    for fun in filter(None, (spec.fun, spec.negative)):
+        c = fun(np.ldexp(1.5 + node / 2, e)) @ inverse.T
+        fitted = c @ np.vander(dense, spec.degree + 1, increasing=True).T
+        worst = max(
+            worst, float(np.max(np.abs(fitted - fun(np.ldexp(1.5 + dense / 2, e)))))
+        )
+    return worst
 
 
 def crossing(fun: Function, fp: FixedPoint, low: float, high: float) -> float:

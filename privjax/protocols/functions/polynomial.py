@@ -15,7 +15,6 @@ from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.functions.linear import (
     concatenate,
     element,
-    entries,
     entry,
     rescale,
     spread,
@@ -84,13 +83,13 @@ def evaluate(
 def with_secret(
     p: Protocol, fp: FixedPoint, u: Arith, scale: int, c: Arith, out: int
 ) -> Arith:
-    """A polynomial with secret coefficients, in 5 rounds, for |u| <= 1/2.
+    """A polynomial with secret coefficients, in 5 rounds (or 3), for |u| <= 1/2.
 
     Args:
       u: the variable, and `scale` its scale, at most `linear.working_bits`.
       c: 4, 6 or 8 coefficients on the last axis, lowest first, at that scale, of
         magnitudes below 2^(k - 3 - 2 scale); all but the first below 2^(k/2 - scale).
-      out: an even scale, at most 2 `scale` + 2 fits best.
+      out: the scale of the result, even.
 
     Pairs c_i + c_(i+1) u are combined by u^2 and u^4 (Estrin 1960):
 
@@ -98,30 +97,31 @@ def with_secret(
     2. truncate
     3. [u^4], [u^2 (c_i + c_(i+1) u)]
     4. truncate
-    5. [u^4 (...)], 4 coefficients: none
+    5. [u^4 (...)]; with 4 coefficients step 3 is the last
     """
     n = c.shape[-1] // 2
-    even, odd = (c.moved(lambda v, i=i: v[..., i::2]) for i in (0, 1))
+    even, odd = c.moved(lambda v: v[..., 0::2]), _every_other(c)
     slopes = p.product(MUL, spread(u, n), odd)
     pairs = p.add(rescale(p, fp, even, 0, scale), slopes)
+    half = min(out // 2, scale)
+    after = scale if n > 2 else half
     short = concatenate([stack([p.square(u)]), _every_other(pairs)])
-    short = p.truncate(short, scale)
-    square = short.moved(lambda v: v[..., 0])
-    factors = short if n > 2 else entries(short, 1, 2)
-    products = p.product(MUL, spread(square, factors.shape[-1]), factors)
-    first = p.add(entry(pairs, 0), entry(products, 1 if n > 2 else 0))
-    first = rescale(p, fp, first, 2 * scale, out)
+    short = p.truncate(short, 2 * scale - after)
+    square = entry(short, 0)
     if n == 2:
-        return first
+        last = p.product(MUL, square, entry(short, 1))
+        first = rescale(p, fp, entry(pairs, 0), 2 * scale, out)
+        return p.add(first, rescale(p, fp, last, 2 * half, out))
+    products = p.product(MUL, spread(square, short.shape[-1]), short)
+    first = p.add(entry(pairs, 0), entry(products, 1))
     rest = entry(pairs, 2)
     if n == 4:
         rest = p.add(rest, entry(products, 2))
-    half = min(out // 2, scale)
     both = p.truncate(stack([entry(products, 0), rest]), 2 * scale - half)
     last = p.product(MUL, entry(both, 0), entry(both, 1))
+    first = rescale(p, fp, first, 2 * scale, out)
     return p.add(first, rescale(p, fp, last, 2 * half, out))
 
 
 def _every_other(x: Arith) -> Arith:
     return x.moved(lambda v: v[..., 1::2])
-

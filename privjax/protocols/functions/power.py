@@ -57,7 +57,9 @@ class _Format:
 
     @property
     def most(self) -> int:
-        return (max(self.fp.fractional_bits, integer_bits(self.fp)) + 2).bit_length() + 1
+        return (
+            max(self.fp.fractional_bits, integer_bits(self.fp)) + 2
+        ).bit_length() + 1
 
     @property
     def sum(self) -> int:
@@ -84,14 +86,18 @@ def integer_power(
     change = p.bit_times(p.msb(both), both)
     x = p.add(x, subtract(p, fp, entry(change, 0), entry(change, 1)))
 
-    def times(a: Any, b: Any) -> Any:
-        """A product of two numbers with their scales."""
-        left, right = (rescale(p, fp, *v, f) for v in (a, b))
-        if a is b:
-            return p.square(left), 2 * f
-        return p.product(MUL, left, right), 2 * f
+    Real = tuple[Arith, int]  # a number with its scale
 
-    result, base = None, (x, f)
+    def short(a: Real) -> Real:
+        return rescale(p, fp, a[0], a[1], f), f
+
+    def times(a: Real, b: Real) -> Real:
+        if a is b:
+            return p.square(short(a)[0]), 2 * f
+        return p.product(MUL, short(a)[0], short(b)[0]), 2 * f
+
+    base: Real = (x, f)
+    result: Real | None = None
     while True:
         if n & 1:
             result = base if result is None else times(result, base)
@@ -100,7 +106,7 @@ def integer_power(
             assert result is not None
             return result
         base = times(base, base)
-        base = rescale(p, fp, *base, f) if n > 1 else base[0], f if n > 1 else 2 * f
+        base = short(base) if n > 1 else base
 
 
 def power(
@@ -117,18 +123,20 @@ def power(
     Without `odd` a negative x counts as 0: 36 rounds. With it, the lowest bit of y
     (secret, or a public uint8), the base may be negative: 43 rounds. 0^0 is 1.
 
-    1. log2 |x| = w P: `_logarithm`, and a limit on |y| beyond which 2^(y w P) is 0 or
+    1. log2 |x| = w P (`_columns`), and a limit on |y| beyond which 2^(y w P) is 0 or
        saturates
     2. [y w], 0 beyond the limit; [z] = [y w] [P], far outside beyond it
     3. 2^z
     """
-    f, s, k = fp.fractional_bits, working_bits(fp), fp.ring_bits
+    f, s = fp.fractional_bits, working_bits(fp)
     sign = None
     if odd is not None:
         negative = p.msb(x)
         x = negated_if(p, fp, negative, x)
-        both = p.and_ if isinstance(odd, Bit) else p.and_public
-        sign = both(negative, odd)
+        if isinstance(odd, Bit):
+            sign = p.and_(negative, odd)
+        else:
+            sign = p.and_public(negative, odd)
     scale = max(x_scale, f)
     x = rescale(p, fp, x, x_scale, scale)
     less = add_real(p, fp, x, -1.0, scale)
@@ -170,7 +178,10 @@ def _columns(p: Protocol, fp: FixedPoint, parts: Normalised, form: _Format) -> A
     for |x| = 1.
     """
     tables, changes = _tables(form, tuple(parts.exponents.tolist()))
-    own = [parts.leading.moved(lambda v, i=i: v[..., i, :]) for i in (0, 1)]
+    own = [
+        parts.leading.moved(lambda v: v[..., 0, :]),
+        parts.leading.moved(lambda v: v[..., 1, :]),
+    ]
     columns = [weighted(p, o, t) for o, t in zip(own, tables, strict=True)]
     more = [weighted(p, o, t) for o, t in zip(own, changes, strict=True)]
     wide = spread(parts.sign, more[0].shape[-1])
