@@ -21,7 +21,15 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-SUITES = ("kernels", "protocols", "secret_shared", "dp", "federated")
+SUITES = (
+    "kernels",
+    "protocols",
+    "secret_shared",
+    "dp",
+    "federated",
+    "federated_aggregation",
+    "federated_algorithms",
+)
 HERE = Path(__file__).resolve().parent
 
 Row = dict[str, Any]

@@ -5,7 +5,14 @@ Three transformations, each a decorator and a function: `federated`, `secret_sha
 """
 
 from privjax import datasets, dp, fl, random
-from privjax.aggregation.methods import secure_sum
+from privjax.aggregation import (
+    AdaptiveClip,
+    CentralGaussian,
+    DistributedGaussian,
+    DistributedSkellam,
+    secure_sum,
+    spdz,
+)
 from privjax.errors import (
     BudgetError,
     DatasetError,
@@ -35,9 +42,13 @@ from privjax.transforms.statements import declassify, owned
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveClip",
     "BudgetError",
+    "CentralGaussian",
     "DatasetError",
     "DifferentiationError",
+    "DistributedGaussian",
+    "DistributedSkellam",
     "FixedPoint",
     "InputError",
     "LeakError",
@@ -67,5 +78,6 @@ __all__ = [
     "secret_shared",
     "secure_sum",
     "share",
+    "spdz",
     "stages",
 ]

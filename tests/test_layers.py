@@ -61,7 +61,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "flax": ("demo",),
     "optax": ("demo", "dp", "fl", "transforms"),
     "dp_accounting": ("accounting",),
-    "cryptography": ("preprocessing",),
+    "cryptography": ("preprocessing", "aggregation"),
 }
 
 # Optional extras: imported inside the function that needs them, never at import.

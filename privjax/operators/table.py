@@ -1,13 +1,14 @@
 """The table of operators: measured on the programs of `examples`."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import numpy as np
 
 from privjax.core import control
+from privjax.errors import UnsupportedError
 from privjax.operators.examples import EXAMPLES, Example
 from privjax.operators.names import GROUPS
 from privjax.passes.shared import placement, refused
@@ -20,6 +21,9 @@ PUBLIC_KEYS = "on public operands: that of the plain program"
 _BODY = "that of its body"
 # Primitives without operands.
 SOURCES = frozenset({"iota", "empty", "empty2", "create_token"})
+
+# The total order of floating-point numbers, in which fixed point has no -0.
+SAME_AS = {"eq_to": "eq", "le_to": "le", "lt_to": "lt"}
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,17 @@ def _row(group: str, name: str) -> Row:
         return Row(group, name, PUBLIC_KEYS, 0)
     if example is None and placement.RULES.get(name) is placement.same:
         return Row(group, name, "exact", 0)
+    if name in SAME_AS:
+        return replace(_row(group, SAME_AS[name]), name=name)
     if example is None and name in control.RULES and name not in placement.RULES:
         return Row(group, name, _BODY, 0)
     if example is None:
         why, instead = refused.reason(name)
         return Row(group, name, f"refused: it {why}. {instead}")
-    cost = _cost(example)
+    try:
+        cost = _cost(example)
+    except UnsupportedError as refusal:
+        return Row(group, name, f"refused: {refusal}")
     error = PUBLIC_KEYS if group == "random numbers" else _error(name, example)
     n = example.elements
     return Row(
@@ -121,6 +130,8 @@ NOTES = {
             "scatter-mul",
             "symmetric_product",
             "custom_linear_solve",
+            "geqp3",
+            "hessenberg",
             "cholesky",
             "cholesky_update",
             "eigh",

@@ -113,7 +113,7 @@ class ComplexPairs(TaintPass):
 
 
 def _is_complex(aval: Any) -> bool:
-    return np.dtype(getattr(aval, "dtype", bool)).kind == "c"
+    return bool(jnp.issubdtype(getattr(aval, "dtype", bool), np.complexfloating))
 
 
 def _spec(value: Any) -> Any:

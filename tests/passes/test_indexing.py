@@ -56,7 +56,7 @@ def test_digits(n, low, outside):
     assert small.shape[-1] == 1 << low and not both[:, n:].any()
 
 
-# -- any dimension numbers ---------------------------------------------------------------
+# -- any dimension numbers -----------------------------------------------------------------
 
 
 @st.composite
@@ -140,7 +140,7 @@ def test_any_scatter(access, mode, how, data):
     )
 
 
-# -- programs ----------------------------------------------------------------------------
+# -- programs ------------------------------------------------------------------------------
 
 X = rng.normal(size=(5, 4)).astype(np.float32)
 N = rng.integers(-9, 9, (5, 4)).astype(np.int32)

@@ -9,10 +9,7 @@ import jax.scipy.linalg as jsl
 import numpy as np
 import pytest
 from jax import lax
-from jax.extend.core import jaxpr_as_fun
 
-from privjax.passes import simplify
-from privjax.passes.complex_pairs import split
 from privjax.transforms.secret_shared import secret_shared
 
 rng = np.random.default_rng(11)
@@ -164,34 +161,13 @@ def test_unit_triangular_system_between_two_parties():
 # -- complex numbers ----------------------------------------------------------------------
 
 
-def check_pairs(fun, *args, bound, protocol):
-    """The program on pairs, on shares: every real and imaginary part is an input."""
-    closed = simplify.inline(jax.make_jaxpr(fun)(*args))
-    pairs = split(closed, [True] * len(args))
-    flat = [np.asarray(v) for v in pairs.arrays(args)]
-
-    def parts(*xs):
-        return jaxpr_as_fun(pairs.closed)(*xs)
-
-    out = pairs.results(
-        secret_shared(named(parts, len(flat)), protocol=protocol)(*flat)
-    )
-    close(out, [plain(fun, args)], bound)
-
-
-def named(fun, count):
-    """`fun` with `count` named arguments."""
-    names = {1: lambda a: fun(a), 2: lambda a, b: fun(a, b)}
-    return names.get(count, lambda a, b, c, d: fun(a, b, c, d))
-
-
 def cplx(*shape):
     return (real(*shape) + 1j * real(*shape)).astype(np.complex64)
 
 
 @pytest.mark.parametrize("protocol", ["reference", "semi2k", "spdz2k"])
 def test_complex_product(protocol):
-    check_pairs(lambda z, w: z * w, cplx(3), cplx(3), bound=1e-4, protocol=protocol)
+    check(lambda z, w: z * w, cplx(3), cplx(3), bound=1e-4, protocol=protocol)
 
 
 @pytest.mark.parametrize("protocol", ["reference", "semi2k"])
@@ -199,16 +175,16 @@ def test_fourier_round_trip(protocol):
     def fun(x):
         return jnp.fft.irfft(jnp.fft.rfft(x))
 
-    check_pairs(fun, real(2, 8), bound=1e-4, protocol=protocol)
+    check(fun, real(2, 8), bound=1e-4, protocol=protocol)
 
 
 def test_power_spectrum():
     def fun(x):
         return jnp.abs(jnp.fft.rfft(x)) ** 2
 
-    check_pairs(fun, real(2, 8), bound=1e-3, protocol="reference")
+    check(fun, real(2, 8), bound=1e-3, protocol="reference")
 
 
 def test_quotient_and_root_of_complex_numbers():
-    check_pairs(lambda z, w: z / w, cplx(3), cplx(3), bound=1e-4, protocol="reference")
-    check_pairs(jnp.sqrt, cplx(3), bound=1e-3, protocol="reference")
+    check(lambda z, w: z / w, cplx(3), cplx(3), bound=1e-4, protocol="reference")
+    check(jnp.sqrt, cplx(3), bound=1e-3, protocol="reference")

@@ -281,7 +281,8 @@ def positions(
 ) -> tuple[Any, Any]:
     """(int32[batch, M, S], bool[batch, M]): where windows lie in the flattened axes, and
     whether they are inside."""
-    inside, flat = np.array(True), np.zeros(1, np.int32)
+    inside: Any = np.array(True)
+    flat: Any = np.zeros(1, np.int32)
     for start, extent, size in zip(starts, extents, sizes, strict=True):
         start, last = wide(start, extent), extent - size
         inside = inside & ((start >= 0) & (start <= last))

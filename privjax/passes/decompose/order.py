@@ -265,11 +265,11 @@ def _network(n: int) -> tuple[Any, Any, Any]:
         layouts.append(np.array(low + high + idle[2 * missing :]))
         active.append(np.arange(width) < len(pairs))
     layouts.append(np.arange(n))
-    moves = [
+    steps = [
         np.argsort(before)[after]
         for before, after in zip(layouts, layouts[1:], strict=False)
     ]
-    moves = np.array(moves, np.int32)
+    moves = np.array(steps, np.int32)
     return moves[:-1], np.array(active), moves[-1]
 
 

@@ -130,7 +130,7 @@ def first_best(
     while columns[0].shape[0] > 1:
         size = group_size(columns[0].shape[0], lanes, boolean)
         groups = columns[0].shape[0] // size
-        alive = None if valid is None else _grouped(valid, groups, size)
+        alive: Any = None if valid is None else _grouped(valid, groups, size)
         wins, won = _round_robin(
             [_grouped(c, groups, size) for c in columns], better, alive
         )
@@ -290,8 +290,11 @@ def _tree(combine: Combine, identity: Callable[[Any], Any]) -> Callable[..., Any
 def _reduce(*values: Any, computation: Any, jaxpr: Any, dimensions: Any) -> Any:
     """`lax.reduce` with any function: a tree that keeps the order of the entries."""
     n = len(values) // 2
-    arrays, init = [leading(x, sorted(dimensions)) for x in values[:n]], values[n:]
-    init = [jnp.broadcast_to(i, x.shape[1:]) for i, x in zip(init, arrays, strict=True)]
+    arrays = [leading(x, sorted(dimensions)) for x in values[:n]]
+    init = [
+        jnp.broadcast_to(i, x.shape[1:])
+        for i, x in zip(values[n:], arrays, strict=True)
+    ]
     if arrays[0].shape[0] == 0:
         return init
     combine = elementwise(jaxpr)

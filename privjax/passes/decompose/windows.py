@@ -155,7 +155,10 @@ def along(
         window_dilation or ones,
         strict=True,
     )
-    return [Windows(n, d, s, *p, b, w) for n, d, s, p, b, w in columns]
+    return [
+        Windows(n, size, stride, low, high, base, apart)
+        for n, size, stride, (low, high), base, apart in columns
+    ]
 
 
 # -- any function --------------------------------------------------------------------------

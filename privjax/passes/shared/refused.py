@@ -28,15 +28,6 @@ _SERIES = (
     "is a series without a known number of terms",
     "Compute it in public, or reveal its operand with privjax.reveal.",
 )
-_BITS = (
-    "asks for the next IEEE 754 number, but secrets are fixed-point",
-    "Add the resolution, 2^-fractional_bits, instead.",
-)
-_LINEAR_ALGEBRA = (
-    "is a LAPACK step without a rule",
-    "Use cholesky, lu, qr, eigh, svd, solve or inv.",
-)
-
 # Primitives that hand values to the host.
 TO_HOST = frozenset(
     {
@@ -157,15 +148,11 @@ REASONS: dict[str, tuple[str, str]] = {
     ),
     "eig": _NON_SYMMETRIC,
     "schur": _NON_SYMMETRIC,
-    "hessenberg": _LINEAR_ALGEBRA,
-    "geqp3": _LINEAR_ALGEBRA,
-    "igamma": _SERIES,
-    "igammac": _SERIES,
+    "shard_map": (
+        "would mask the slices of different devices alike",
+        "Write the whole array's program, and let jax.jit place it.",
+    ),
     "igamma_grad_a": _SERIES,
-    "regularized_incomplete_beta": _SERIES,
-    "zeta": _SERIES,
-    "polygamma": _SERIES,
-    "nextafter": _BITS,
     "bitcast_convert_type": (
         "asks for the bits of an IEEE 754 number, but secrets are fixed-point",
         "Only integers of one width can be reinterpreted.",

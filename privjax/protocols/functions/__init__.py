@@ -5,10 +5,15 @@ party's share of the real array times 2^scale, with 0 <= scale <= 2f (f =
 `fp.fractional_bits`) and magnitudes below `fp.max_value`. Results are products that
 nobody has truncated yet: their scale is 2f.
 
-Docstrings state rounds for ring_bits = 64 and errors for f = 18; an ulp is 2^-f. With
-fewer fractional bits relative errors are at most 2^(3-f); more of them do not help
-relative errors below 2^-15, because three factors must fit into the ring. Decisions are
-made on exact bits, so that no result is wrong by chance: only the rounding is random.
+They hold for all such x. What does not fit saturates a little below `fp.max_value`;
+what is undefined has a finite value, which the docstring states: 1/0 is 0, and at a
+logarithmic pole it is the value at half the distance of the nearest number of scale 2f.
+
+Docstrings state rounds for ring_bits = 64 and errors for f = 18; an ulp is 2^-f. What is
+promised, and tested, is in `bounds`. With fewer fractional bits relative errors are at
+most 2^(3-f); more of them do not help relative errors below 2^-15, because three factors
+must fit into the ring. Decisions are made on exact bits, so that no result is wrong by
+chance: only the rounding is random.
 """
 
 from privjax.protocols.functions.angles import cos, tan

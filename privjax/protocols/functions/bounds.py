@@ -61,7 +61,7 @@ def _relative(
 _SATURATES = "M where it does not fit"
 _LOG_OF_ZERO = "log(2^-37) for x <= 0"
 
-# By the name of JAX's primitive; those of the second part are written in terms of others.
+# By the name of JAX's primitive; those from `integer_pow` on are written in terms of others.
 BOUNDS: dict[str, Bound] = {
     "exp": _relative(12, 13, outside=_SATURATES),
     "exp2": _relative(12, 12, outside=_SATURATES),
@@ -107,11 +107,14 @@ BOUNDS: dict[str, Bound] = {
     "regularized_incomplete_beta": _absolute(
         14, 27, "0 <= x <= 1, public 0 < a, b <= 20", "0 or 1"
     ),
-    "nextafter": Bound(ABSOLUTE, 2.0**-18, "all x and y", "x +- an ulp", 8),
+    "nextafter": Bound(ABSOLUTE, 2.0**-18, "all x and y", "x +- an ulp", 7),
+    "integer_pow": _relative(
+        12, 43, "all x", "+-M where it does not fit, but x^2, a product; 1/0 is 0"
+    ),
     "sin": _absolute(15, 12),
     "log1p": _relative(12, 21, "x > -1", "log(2^-37) for x <= -1"),
     "erfc": _absolute(17, 13),
     "sinh": _relative(12, 15, outside="+-M where it does not fit"),
     "cosh": _relative(12, 13, outside=_SATURATES),
-    "atanh": _relative(12, 21, "|x| < 1", "log((1 + |x|) 2^37) / 2 for |x| >= 1"),
+    "atanh": _relative(12, 23, "|x| < 1", "log((1 + |x|) 2^37) / 2 for |x| >= 1"),
 }

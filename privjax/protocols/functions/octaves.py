@@ -165,9 +165,9 @@ def _limited(
     spec, magnitude = term.spec, term.parts.magnitude
     if spec.limit is None:
         return large, None
-    limit = element(fp, spec.limit, term.scale)
+    units = math.ldexp(spec.limit, term.scale)  # rounded so that what counts saturates
+    limit = element(fp, math.ceil(units) if spec.falling else math.floor(units))
     if spec.falling:  # 0 is beyond it in any case
-        limit = np.maximum(limit, fp.dtype.type(1))
         over = p.msb(p.add_public(magnitude, np.negative(limit)))
     else:
         over = p.msb(p.add_public(p.mul_public(magnitude, -1), limit))
@@ -236,14 +236,18 @@ def _table(
 ) -> Any:
     """Coefficients in u = m - 3/2 at the working scale; 1 or 0; 0 or a factor."""
     node, inverse = interpolation(spec.degree)
-    with np.errstate(all="ignore"):
-        values = fun(np.ldexp(1.5 + node / 2, exponents[:, None]))
-        if math.isinf(spec.large):
-            values = values - at_zero
-    values = np.nan_to_num(values, nan=0.0)
-    top = largest(fp)
-    most, least = np.max(np.abs(values), 1), np.min(np.abs(values), 1)
+    with np.errstate(all="ignore"):  # the ends of the octave first
+        at = np.ldexp(1.5 + np.append([-1, 1], node) / 2, exponents[:, None])
+        values = np.nan_to_num(fun(at), nan=0.0)
+    size, top, near = np.abs(values), largest(fp), threshold(fp)
+    most, least = np.max(size, 1), np.min(size[:, 2:], 1)
+    values = values[:, 2:]
+    if math.isinf(spec.large):
+        values = values - at_zero
     large, beyond = most >= spec.large, least >= top
+    # An octave that ends at the largest value ends a little below it instead.
+    ends = (most > near) & (most < fp.max_value * (1 + 2.0**-10))
+    values = values * np.where(ends, near / np.where(ends, most, 1.0), 1.0)[:, None]
     power = np.exp2(np.floor(np.log2(np.where(most > 0, most, 1.0))))
     factor = np.where(beyond, top, np.minimum(power, fp.max_value / 2))
     scaled = np.where(beyond[:, None], np.sign(values), values / factor[:, None])

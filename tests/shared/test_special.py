@@ -1,0 +1,311 @@
+"""Functions of secret reals as programs call them: decomposition, gradients, refusals.
+
+`tests/protocols/test_functions.py` sweeps what has a protocol of its own; here is what
+is written in terms of it, over the whole domain as well, against float64.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from scipy import special
+
+import privjax
+from privjax.errors import RangeError, UnsupportedError
+from privjax.passes.decompose.special import RULES as special_rules
+from privjax.passes.merge import ROUNDS
+from privjax.passes.shared.interpreter import Shared
+from privjax.passes.shared.nonlinear import UNARY
+from privjax.protocols.fixedpoint import FixedPoint
+from privjax.protocols.functions import BOUNDS
+
+FP = FixedPoint()
+rng = np.random.default_rng(11)
+
+# Numbers of float32 that fixed point holds exactly, of all magnitudes.
+_drawn = np.exp2(rng.uniform(-18, 26, 400))
+_edges = np.exp2(np.arange(-18.0, 26.0))
+_all = np.concatenate([_drawn, _edges, rng.uniform(0, 20, 400), [0.0, 2.0**26 - 8]])
+_all = (np.rint(_all * 2.0**18) / 2.0**18).astype(np.float32)
+_all = _all[_all < 2.0**26]
+EVERY = np.concatenate([_all, -_all])
+POSITIVE = _all[_all > 0]
+_t = np.exp2(rng.uniform(-18, -1, 200))
+UNIT = np.concatenate([1 - _t, _t - 1, rng.uniform(-1, 1, 200)]).astype(np.float32)
+UNIT = UNIT[np.abs(UNIT) < 1]
+MILD = rng.uniform(-6, 6, 64).astype(np.float32)
+WHOLE = rng.integers(-12, 13, EVERY.size).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Functions of the same arguments, their values in float64, and what they promise.
+
+    `bound` is a name in `BOUNDS`, or (relative, absolute) errors.
+    """
+
+    fun: Callable[..., Any]
+    oracle: Callable[..., Any]
+    bound: Any
+
+
+def power(x: Any, y: Any) -> Any:
+    size = np.abs(np.where(x == 0, 1.0, x)) ** y
+    sign = np.where((x < 0) & (np.abs(y) % 2 == 1), -1.0, 1.0)
+    at_zero = np.where(y > 0, 0.0, np.where(y < 0, np.inf, 1.0))
+    return np.where(x == 0, at_zero, sign * size)
+
+
+def reciprocal_power(x: Any, n: int) -> Any:
+    """1/0 is 0."""
+    return np.where(x == 0, 0.0, np.where(x == 0, 1.0, x) ** float(n))
+
+
+def gelu(x: Any) -> Any:
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+STRICT = (2.0**-12, 2.0**-17)
+# A factor of 18 bits times x: an ulp of it, for the x at which the factor is not 0 yet.
+TAILS = (2.0**-12, 2.0**-15)
+
+GROUPS: dict[str, tuple[tuple[Any, ...], dict[str, Case]]] = {
+    "every x": (
+        (EVERY,),
+        {
+            "sin": Case(jnp.sin, np.sin, "sin"),
+            "cos": Case(jnp.cos, np.cos, "cos"),
+            "sinh": Case(jnp.sinh, np.sinh, "sinh"),
+            "cosh": Case(jnp.cosh, np.cosh, "cosh"),
+            "erfc": Case(lax.erfc, special.erfc, "erfc"),
+            "gelu, exact": Case(
+                lambda x: jax.nn.gelu(x, approximate=False),
+                lambda x: 0.5 * x * special.erfc(-x / np.sqrt(2)),
+                TAILS,
+            ),
+            "gelu by tanh": Case(jax.nn.gelu, gelu, TAILS),
+            "softplus": Case(jax.nn.softplus, lambda x: np.logaddexp(x, 0), STRICT),
+            "reduce_precision": Case(
+                lambda x: lax.reduce_precision(x, 8, 23), lambda x: x, (0, 0)
+            ),
+        },
+    ),
+    "powers": (
+        (EVERY,),
+        {
+            "x^3": Case(lambda x: x**3, lambda x: x**3, "pow"),
+            "x^2.0": Case(lambda x: x**2.0, lambda x: x**2, "pow"),
+            "x^-1": Case(lambda x: x**-1, lambda x: reciprocal_power(x, -1), "pow"),
+            "x^-4": Case(lambda x: x**-4, lambda x: reciprocal_power(x, -4), "pow"),
+            "x^21": Case(lambda x: x**21, lambda x: x**21, "pow"),
+            "x^0": Case(lambda x: lax.integer_pow(x, 0), np.ones_like, (0, 0)),
+            "x^n, n public": Case(
+                lambda x: x ** jnp.asarray(WHOLE), lambda x: power(x, WHOLE), "pow"
+            ),
+            "2^x": Case(lambda x: 2.0**x, lambda x: 2.0**x, "exp"),
+            "0.99^x": Case(
+                lambda x: jnp.power(0.99, x),
+                lambda x: np.float64(np.float32(0.99)) ** x,
+                "exp",
+            ),
+        },
+    ),
+    "positive x": (
+        (POSITIVE,),
+        {
+            "log1p": Case(jnp.log1p, np.log1p, "log1p"),
+            "log2": Case(jnp.log2, np.log2, STRICT),
+            "x^2.5": Case(lambda x: x**2.5, lambda x: x**2.5, "pow"),
+            "x^0.5": Case(lambda x: x**0.5, np.sqrt, "sqrt"),
+            "polygamma": Case(
+                lambda x: jax.scipy.special.polygamma(2, x),
+                lambda x: special.polygamma(2, x),
+                "polygamma",
+            ),
+            "zeta": Case(
+                lambda x: jax.scipy.special.zeta(1.5, x),
+                lambda x: special.zeta(1.5, x),
+                "zeta",
+            ),
+            "igamma": Case(
+                lambda x: jax.scipy.special.gammainc(3.0, x),
+                lambda x: special.gammainc(3.0, x),
+                "igamma",
+            ),
+        },
+    ),
+    "|x| < 1": (
+        (UNIT,),
+        {
+            "atanh": Case(jnp.arctanh, np.arctanh, "atanh"),
+            "log1p": Case(jnp.log1p, np.log1p, "log1p"),
+            "expm1": Case(jnp.expm1, np.expm1, "expm1"),
+            "betainc": Case(
+                lambda x: jax.scipy.special.betainc(2.0, 3.0, x),
+                lambda x: special.betainc(2.0, 3.0, np.clip(x, 0, 1)),
+                "regularized_incomplete_beta",
+            ),
+        },
+    ),
+    "two secrets": (
+        (EVERY, WHOLE),
+        {
+            "x^n": Case(lambda x, n: x**n, power, "pow"),
+            "atan2": Case(jnp.arctan2, np.arctan2, "atan2"),
+            "logaddexp": Case(jnp.logaddexp, np.logaddexp, STRICT),
+            "div": Case(
+                lambda x, n: x / n,
+                lambda x, n: np.where(n == 0, 0.0, x / np.where(n == 0, 1.0, n)),
+                "div",
+            ),
+            "nextafter": Case(
+                lax.nextafter, lambda x, n: x + np.sign(n - x) * 2.0**-18, (0, 0)
+            ),
+        },
+    ),
+    "gradients": (
+        (MILD,),
+        {
+            "sin": Case(jax.grad(lambda x: jnp.sin(x).sum()), np.cos, STRICT),
+            "asinh": Case(
+                jax.grad(lambda x: jnp.arcsinh(x).sum()),
+                lambda x: 1 / np.sqrt(1 + x * x),
+                STRICT,
+            ),
+            "atan": Case(
+                jax.grad(lambda x: jnp.arctan(x).sum()),
+                lambda x: 1 / (1 + x * x),
+                STRICT,
+            ),
+            "i0e": Case(
+                jax.grad(lambda x: lax.bessel_i0e(x).sum()),
+                lambda x: special.i1e(x) - np.sign(x) * special.i0e(x),
+                STRICT,
+            ),
+            "erf_inv": Case(
+                jax.grad(lambda x: lax.erf_inv(x * 0.15).sum()),
+                lambda x: (
+                    0.15 * (np.sqrt(np.pi) / 2) * np.exp(special.erfinv(0.15 * x) ** 2)
+                ),
+                (2.0**-12, 2.0**-15),
+            ),
+            "lgamma": Case(
+                jax.grad(lambda x: lax.lgamma(x * x + 0.5).sum()),
+                lambda x: 2 * x * special.digamma(x * x + 0.5),
+                (2.0**-11, 2.0**-13),
+            ),
+            "x^2.5": Case(
+                jax.grad(lambda x: ((x * x + 0.5) ** 1.5).sum()),
+                lambda x: 3 * x * np.sqrt(x * x + 0.5),
+                (2.0**-11, 2.0**-13),
+            ),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_against_float64(group: str) -> None:
+    """All functions of a group in one program, on the reference protocol."""
+    args, cases = GROUPS[group]
+    together = lambda *xs: [case.fun(*xs) for case in cases.values()]  # noqa: E731
+    results = privjax.secret_shared(together, protocol="reference")(*args)
+    wide = [np.asarray(a, np.float64) for a in args]
+    for (name, case), result in zip(cases.items(), results, strict=True):
+        got = np.asarray(result, np.float64)
+        with np.errstate(all="ignore"):
+            exact = np.clip(case.oracle(*wide), -FP.max_value, FP.max_value)
+        if isinstance(case.bound, str):
+            allowed = BOUNDS[case.bound].allowed(FP, exact)
+        else:
+            relative, absolute = case.bound
+            allowed = np.maximum(relative * np.abs(exact), absolute)
+        allowed = allowed + 2.0**-23 * np.abs(exact)  # results are float32
+        excess = np.abs(got - exact) - allowed
+        worst = int(np.argmax(excess))
+        assert excess[worst] <= 0, (
+            f"{name} at {[a[worst] for a in args]}: {got[worst]}, {exact[worst]}"
+        )
+
+
+def test_under_jit_and_vmap_of_a_protocol() -> None:
+    """Octaves and turns, with two parties and two lanes."""
+
+    def fun(x: Any) -> Any:
+        return jnp.stack([jnp.arcsinh(x), jnp.sin(x)])
+
+    shared = privjax.secret_shared(fun)
+    x = np.array([[0.5, -1.25], [3.0, 0.0]], np.float32)
+    keys = jax.random.split(privjax.random.insecure_key(5), 2)
+    got = jax.jit(jax.vmap(lambda k, v: shared(v, key=k)))(keys, x)
+    want = jax.vmap(fun)(x)
+    np.testing.assert_allclose(got, want, rtol=2.0**-11, atol=2.0**-14)
+
+
+def test_adam_with_an_eps_below_resolution() -> None:
+    """eps = 1e-8 counts as 0; 0/0 is 0, and a step is never large."""
+
+    def step(m: Any, v: Any) -> Any:
+        return m / (jnp.sqrt(v) + 1e-8)
+
+    m = np.array([0.0, 2.0**-18, 0.01, 3.0, 0.0], np.float32)
+    v = np.array([0.0, 0.0, 0.0001, 9.0, 1.0], np.float32)
+    got = privjax.secret_shared(step, protocol="reference")(m, v)
+    np.testing.assert_allclose(got, [0.0, 0.0, 1.0, 1.0, 0.0], atol=2.0**-10)
+
+
+def test_division_by_a_public_zero_is_zero() -> None:
+    shared = privjax.secret_shared(
+        lambda x, y: (x / 0.0, x / y), public=("y",), protocol="reference"
+    )
+    for got in shared(np.float32([1.5, -2.0]), np.float32([0.0, 4.0])):
+        assert np.asarray(got)[0] == 0 and np.all(np.isfinite(got))
+
+
+REFUSED = {
+    "secret order": (
+        lambda x: lax.polygamma(jnp.floor(x), x),
+        UnsupportedError,
+        r"polygamma.*test_special.py.*known when the program is compiled",
+    ),
+    "two orders": (
+        lambda x: lax.polygamma(jnp.arange(2.0), x),
+        UnsupportedError,
+        "one public number",
+    ),
+    "order 1/2": (lambda x: lax.polygamma(0.5, x), UnsupportedError, "orders are"),
+    "zeta below 1": (lambda x: lax.zeta(1.0, x), UnsupportedError, "s > 1"),
+    "zeta at 0": (lambda x: lax.zeta(x, 0.0), UnsupportedError, "q > 0"),
+    "secret parameter": (lambda x: lax.igamma(x, x), UnsupportedError, "parameter a"),
+    "too steep": (lambda x: lax.igamma(500.0, x), RangeError, "too steep"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_say_why(name: str) -> None:
+    fun, error, match = REFUSED[name]
+    with pytest.raises(error, match=match):
+        privjax.secret_shared(fun, protocol="reference")(np.float32([1.5, 2.5]))
+
+
+def test_tables_agree() -> None:
+    """Whatever has a protocol states its bound, and its rounds where they are merged."""
+    assert set(UNARY) <= set(BOUNDS) <= set(ROUNDS)
+    assert all(ROUNDS[name] == bound.rounds for name, bound in BOUNDS.items())
+    own = {
+        "sin",
+        "log1p",
+        "erfc",
+        "sinh",
+        "cosh",
+        "atanh",
+    }  # written in terms of others
+    assert set(BOUNDS) - own <= set(Shared.rules)
+    for bound in BOUNDS.values():
+        assert bound.kind in str(bound) or bound.kind == "absolute"
+        assert 0 < bound.bound <= (2.0**-12 if bound.kind == "relative" else 2.0**-14)
