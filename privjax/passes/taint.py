@@ -10,7 +10,12 @@ from privjax.core.interpret import Interpreter
 
 @jax.tree_util.register_pytree_node_class
 class Tainted:
-    """An array that depends on a secret."""
+    """An array that depends on a secret.
+
+    `columns`: the parts that indices were put together from, where that is known.
+    """
+
+    columns: Any = None
 
     def __init__(self, array: Any) -> None:
         self.array = array

@@ -29,29 +29,32 @@ def _difference(cx: Any, x: Any, y: Any) -> Any:
     return cx.p.add_public(cx.scaled(x, scale), -cx.encode(y, scale))
 
 
-def lt(cx: Any, x: Any, y: Any) -> Boolean:
+def lt(cx: Any, x: Any, y: Any) -> Any:
     """x < y, the sign of x - y; log2(k) rounds, for integers up to two more."""
     x, y = operands(cx, x, y)
     if all(_is_boolean(v) for v in (x, y)):
         return and_(cx, _negated(cx, x), y)
     if integers.is_integer(x):
+        known = integers.decided(x, y)  # as of an index, which is not negative
+        if known is not None:
+            return np.full(cx.eqn.outvars[0].aval.shape, known)
         return Boolean(integers.less(cx, x, y))
     return Boolean(cx.p.msb(_difference(cx, x, y)))
 
 
-def gt(cx: Any, x: Any, y: Any) -> Boolean:
+def gt(cx: Any, x: Any, y: Any) -> Any:
     """x > y: y < x."""
     return lt(cx, y, x)
 
 
-def ge(cx: Any, x: Any, y: Any) -> Boolean:
+def ge(cx: Any, x: Any, y: Any) -> Any:
     """x >= y: not x < y."""
-    return not_(cx, lt(cx, x, y))
+    return _negated(cx, lt(cx, x, y))
 
 
-def le(cx: Any, x: Any, y: Any) -> Boolean:
+def le(cx: Any, x: Any, y: Any) -> Any:
     """x <= y: not y < x."""
-    return not_(cx, lt(cx, y, x))
+    return _negated(cx, lt(cx, y, x))
 
 
 def eq(cx: Any, x: Any, y: Any) -> Boolean:

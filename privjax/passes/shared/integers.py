@@ -113,11 +113,21 @@ def less(cx: Any, x: Any, y: Any) -> Bit:
             return p.msb(_minus(cx, x, y))
     width, signed = _type(x, y)
     up = 1 << (k - width)
+    if signed and isinstance(y, np.ndarray) and not y.any():
+        return p.msb(p.mul_public(cx.integer(x).share, up))
     x, y = (p.mul_public(cx.integer(v).share, up) for v in (x, y))
     three = moved(lambda *v: jnp.stack(v), x, y, p.add(x, p.mul_public(y, -1)))
     tops = p.msb(three)
     s, t, d = (tops.moved(lambda v, i=i: v[i]) for i in range(3))
     return p.xor(d, p.and_(p.xor(s, t), p.xor(d, s if signed else t)))
+
+
+def decided(x: Any, y: Any) -> bool | None:
+    """x < y where static bounds say so."""
+    a, b = bounds_of(x), bounds_of(y)
+    if a is None or b is None:
+        return None
+    return True if a[1] < b[0] else False if a[0] >= b[1] else None
 
 
 def equal(cx: Any, x: Any, y: Any) -> Bit:

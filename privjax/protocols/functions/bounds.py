@@ -61,7 +61,7 @@ def _relative(
 _SATURATES = "M where it does not fit"
 _LOG_OF_ZERO = "log(2^-37) for x <= 0"
 
-# By the name of JAX's primitive; those from `integer_pow` on are written in terms of others.
+# By primitive; those from `integer_pow` on are written in terms of the others.
 BOUNDS: dict[str, Bound] = {
     "exp": _relative(12, 13, outside=_SATURATES),
     "exp2": _relative(12, 12, outside=_SATURATES),
