@@ -24,10 +24,17 @@ from privjax.errors import UnsupportedError
 from privjax.passes.complex_rules import EACH, RULES, Pair, each, real_dtype
 from privjax.passes.decompose import RULES as DECOMPOSED
 from privjax.passes.decompose import branches, linalg
+from privjax.passes.shared.refused import REASONS
 from privjax.passes.taint import Tainted, TaintPass, raw
 
 # What `decompose` writes in terms of other operations for complex numbers as well.
 REWRITTEN = frozenset(linalg.RULES) | {"integer_pow", "reduce_prod", "cumprod"}
+
+_UNKNOWN = (
+    "has no rule",
+    "Write it with operations on its real and imaginary parts, or reveal its operand "
+    "with privjax.reveal.",
+)
 
 
 @jax.tree_util.register_pytree_node_class
@@ -90,10 +97,9 @@ class ComplexPairs(TaintPass):
             results = self.apply(lambda *xs: rule(*xs, **eqn.params), *values)
             return results if eqn.primitive.multiple_results else results[:1]
         else:
+            why, instead = REASONS.get(name, _UNKNOWN)
             raise UnsupportedError(
-                f"`{name}` on a secret complex number{self.where()} has no rule. Write "
-                "it with operations on its real and imaginary parts, or reveal its "
-                "operand with privjax.reveal."
+                f"`{name}` on a secret complex number{self.where()} {why}. {instead}"
             )
         results = out if eqn.primitive.multiple_results else [out]
         return [Complex(*v) if isinstance(v, Pair) else Tainted(v) for v in results]
