@@ -238,8 +238,11 @@ BITS: dict[str, dict[str, int]] = {
     },
     "reference": {},
 }
-# What authenticates a value is not sent: the check comes once, for all.
-BITS["spdz2k"] = BITS["semi2k"]
+# Sums that are opened: of these spdz2k sends the high 64 bits as well. What authenticates
+# a value is not sent: the check comes once, for all.
+SUMS = dict.fromkeys(BITS["semi2k"], 1) | {"product": 2}
+SUMS |= dict.fromkeys(["share_input", "share_bits", "open_bits", "and_", "to_arith"], 0)
+BITS["spdz2k"] = {k: n + 2 * 64 * SUMS[k] for k, n in BITS["semi2k"].items()}
 
 
 ARGS = [np.zeros(N, np.uint64), np.zeros(N, np.uint8)]
