@@ -100,7 +100,7 @@ PROGRAMS["gru"] = Program(*_recurrent(nn.GRUCell(3)))
 class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x):
-        x = x + nn.SelfAttention(num_heads=2)(nn.LayerNorm()(x))
+        x = x + nn.MultiHeadDotProductAttention(num_heads=2)(nn.LayerNorm()(x))
         return x + nn.Dense(4)(nn.gelu(nn.Dense(8)(nn.LayerNorm()(x))))
 
 
@@ -119,8 +119,8 @@ class Decoder(nn.Module):
     def __call__(self, tokens):
         x = nn.Embed(6, 4)(tokens)
         mask = None if self.decode else nn.make_causal_mask(tokens)
-        attend = nn.SelfAttention(num_heads=1, decode=self.decode)
-        x = x + attend(nn.LayerNorm()(x), mask)
+        attend = nn.MultiHeadDotProductAttention(num_heads=1, decode=self.decode)
+        x = x + attend(nn.LayerNorm()(x), mask=mask)
         return nn.Dense(6)(x)
 
 
