@@ -4,9 +4,12 @@ By environment variables and not by `jax.config`, so that the processes which so
 start inherit it; each can be overridden from outside.
 """
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,3 +28,23 @@ for _name, _value in DEFAULTS.items():
 # first example pays for compilation.
 settings.register_profile("privjax", derandomize=True, deadline=None, database=None)
 settings.load_profile("privjax")
+
+# Compiled programs are mapped into memory, and a process may have 65,530 mappings.
+MAPPINGS = Path("/proc/self/maps")
+MANY, EVERY = 20_000, 20
+_finished = 0
+
+
+@pytest.fixture(autouse=True)
+def _forget_compiled_programs() -> Iterator[None]:
+    """Drops JAX's caches before the process runs out of mappings and is killed."""
+    yield
+    global _finished
+    _finished += 1
+    if _finished % EVERY or not MAPPINGS.exists():
+        return
+    if MAPPINGS.read_bytes().count(b"\n") > MANY:
+        import jax
+
+        jax.clear_caches()
+        gc.collect()

@@ -149,7 +149,7 @@ class Spdz(Encoding):
         shares = jax.tree.map(lambda v: v[: self.parties], uniform)
         macs = jax.tree.map(lambda v: v[self.parties :], uniform)
         mask = ring.total(shares, (0,))
-        alpha = ring.total(ring.up64(played.alphas), (0,))
+        alpha = ring.total(ring.up(played.alphas), (0,))
         whole = mask * jax.tree.map(lambda v: jnp.broadcast_to(v, (size,)), alpha)
         first = whole - ring.total(macs, (0,))
         macs = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, macs)
@@ -164,7 +164,7 @@ class Spdz(Encoding):
 
         def party(alpha: Array, both: Any) -> Any:
             keys = Keys(ring, alpha, jnp.uint64(0))
-            return keys.add_public(Sum(both), sent).both
+            return keys.inside(Sum(both, sent))
 
         return jax.vmap(party, axis_name=PARTY)(played.alphas, both)
 
@@ -197,7 +197,7 @@ class Spdz(Encoding):
             everybody = jax.tree.map(lambda v: lax.all_gather(v, PARTY), share)
             value = ring.total(everybody, (0,))
             check = (ring.to_marker(mac), alpha)
-            item = Opened("sum", ring.to_marker(value), check)
+            item = Opened("sum", ring.to_marker(value), 64, check)
             before = Ledger.fresh(ring, self.parties)
             after = absorb(ring, self.parties, before, coin, [item])
             said = lax.all_gather(message(ring, after), PARTY)

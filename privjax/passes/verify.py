@@ -62,7 +62,7 @@ class _Verify(Interpreter):
                 lax.select(_like(closed, s), jnp.zeros_like(s), s) for s in shares
             ]
         opened = self.exchange(shares, domains, bits, release)
-        for item in map(Opened, domains, opened, checks):
+        for item in map(Opened, domains, opened, bits, checks):
             if item.check or item.domain.startswith("from:"):
                 self.pending.append(item)
         return opened

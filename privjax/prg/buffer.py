@@ -22,9 +22,13 @@ def in_a_buffer(make: Callable[[], Any], word: Array) -> Any:
     if jax.default_backend() != "cpu":
         return make()
     once = 1 + (lax.clz(word | np.uint32(1)) >> np.uint32(5)).astype(np.int32)
-    like = jax.eval_shape(make)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
-    start = np.int32(0), zeros
+    leaves, tree = jax.tree.flatten(jax.eval_shape(make))
+    # Not all zeros: equal beginnings are one array, of which copies are made.
+    begin = [
+        jnp.broadcast_to((word + np.uint32(i)).astype(x.dtype), x.shape)
+        for i, x in enumerate(leaves)
+    ]
+    start = np.int32(0), tree.unflatten(begin)
     return lax.while_loop(
         lambda state: state[0] < once, lambda state: (state[0] + 1, make()), start
     )[1]

@@ -10,7 +10,8 @@ called function) gets a child key derived from the equation's position, the part
 a loop, the iteration. Nothing is counted at run time and nothing can repeat.
 
 All but the last party expand their shares of what the dealer makes from their seeds;
-only the last party needs corrections (and an input's owner its mask in clear).
+only the last party needs corrections, which are its shares (and an input's owner its mask
+in clear).
 """
 
 import functools
@@ -38,9 +39,11 @@ from privjax.runtimes import neighbours
 
 REQUESTS = frozenset({"uniform", "dealt"})
 MARKERS = REQUESTS | {"open", "pairwise"}
-# Requests up to this many words come from the scope's pool, under a nonce of its own.
+# Requests up to this many words come from the scope's pools, under nonces of their own:
+# one of what parties draw (also in common with a neighbour), one of shares of dealt values.
 _SMALL = 1 << 16
 _POOL = 0xFFFFFFFF
+_DRAWN, _PAIR, _DEALT = 0, 0, 1
 
 
 class _Discharge(Interpreter):
@@ -66,31 +69,18 @@ class _Discharge(Interpreter):
         return super().body(closed, values)
 
     def _draw_pools(self, sizes: dict[Any, int]) -> dict[Any, Any]:
-        own = {kind: n for kind, n in sizes.items() if kind[1] != "pair"}
-        pools = self._pools(neighbours.own(self.key), own)
-        if len(own) < len(sizes) and self.key.ndim > 1:
-            pair = {kind: n for kind, n in sizes.items() if kind[1] == "pair"}
-            first, second = self.both(lambda key: self._pools(key, pair))
-            pools |= {kind: (first[kind], second[kind]) for kind in pair}
-        return pools
-
-    def _pools(self, key: Any, sizes: dict[Any, int]) -> dict[Any, Any]:
-        words = {
-            kind: _words(_pool_shape(kind, n), kind[0]) for kind, n in sizes.items()
-        }
-        if not words:
-            return {}
-        nonce = (int(Purpose.REQUEST), _POOL, 0)
-        stream, at, pools = (
-            chacha20.keystream(key, nonce, sum(words.values())),
-            0,
-            {},
+        drawn, pair, dealt = (
+            {kind: n for kind, n in sizes.items() if kind[0] == source}
+            for source in ("uniform", "pairwise", "dealt")
         )
-        for kind, n in words.items():
-            part = lax.slice(stream, (at,), (at + n,))
-            shape = _pool_shape(kind, sizes[kind])
-            pools[kind] = chacha20.from_words(part, shape, kind[0])
-            at += n
+        pools: dict[Any, Any] = {}
+        if drawn:
+            pools |= _pools(neighbours.own(self.key), drawn, _DRAWN)
+        if dealt:
+            pools |= self.expanded(lambda key: _pools(key, dealt, _DEALT))
+        if pair and self.key.ndim > 1:
+            first, second = self.both(lambda key: _pools(key, pair, _PAIR))
+            pools |= {kind: (first[kind], second[kind]) for kind in pair}
         return pools
 
     def enter(self, part: int, index: Any = None, inputs: Any = None) -> Any:
@@ -103,21 +93,53 @@ class _Discharge(Interpreter):
     def draw(
         self, shape: Sequence[int], dtype: Any, domain: str, result: int = 0
     ) -> Any:
-        """This party's keystream for one result of the current request."""
+        """What this party expands from its seed for one result of the current request.
+
+        Of what is dealt the last party expands nothing: zeros.
+        """
+        stream = self.stream(shape, dtype, domain, result)
+        if self.eqn.primitive.name == "uniform":
+            return stream
+        last = lax.axis_index(PARTY) == self.parties - 1
+        return jnp.where(last, np.zeros((), dtype), self.own_row(stream))
+
+    def stream(self, shape: Sequence[int], dtype: Any, domain: str, result: int) -> Any:
+        """The keystream of the current request; see `expanded`."""
+        source = self.eqn.primitive.name
         place = self.places.get((self.index, result))
-        if place is None:
+        if place is not None:
+            pool = self.pools[source, np.dtype(dtype), domain]
+            return _from_pool(pool, place, shape, domain)
+
+        def bits(key: Any) -> Any:
             nonce = (int(Purpose.REQUEST), self.index, result)
-            return chacha20.bits(neighbours.own(self.key), nonce, tuple(shape), dtype)
-        return _from_pool(self.pools[np.dtype(dtype), domain], place, shape)
+            words = chacha20.transposed(key, nonce, _words(shape, dtype))
+            return _of_words(words, shape, dtype)
+
+        own = neighbours.own(self.key)
+        return bits(own) if source == "uniform" else self.expanded(bits)
+
+    def expanded(self, fun: Callable[[Any], Any]) -> Any:
+        """`fun` of the key from which shares of dealt values are expanded."""
+        return fun(neighbours.own(self.key))
+
+    def own_row(self, stream: Any) -> Any:
+        """This party's part of a result of `expanded`."""
+        return stream
 
     def pairwise(self, shape: Sequence[int], dtype: Any) -> Sequence[Any]:
         """The current request's streams in common with each neighbour."""
         place = self.places.get((self.index, 0))
         if place is None:
             nonce = (int(Purpose.REQUEST), self.index, 0)
-            return self.both(lambda key: chacha20.bits(key, nonce, tuple(shape), dtype))
-        pools = self.pools[np.dtype(dtype), "pair"]
-        return [_from_pool(pool, place, shape) for pool in pools]
+            count = _words(shape, dtype)
+
+            def words(key: Any) -> Any:
+                return chacha20.transposed(key, nonce, count)
+
+            return self.both(lambda key: _of_words(words(key), shape, dtype))
+        pools = self.pools["pairwise", np.dtype(dtype), "pair"]
+        return [_from_pool(pool, place, shape, "pair") for pool in pools]
 
     def with_neighbours(self, key: Any) -> Any:
         """The keys of a program that asks for `pairwise` values; see `neighbours`."""
@@ -145,32 +167,43 @@ class _Dealer(_Discharge):
         self.pool_totals: dict[Any, Any] = {}
         return super().body(closed, values)
 
+    def expanded(self, fun: Callable[[Any], Any]) -> Any:
+        """`fun` of the keys of all parties but the last, one row for each."""
+        keys = lax.all_gather(neighbours.own(self.key), PARTY)
+        return jax.vmap(fun)(keys[: self.parties - 1])
+
+    def own_row(self, stream: Any) -> Any:
+        out, number = stream[0], lax.axis_index(PARTY)
+        for i in range(1, len(stream)):
+            out = jnp.where(number == i, stream[i], out)
+        return out
+
     def uniform(self, shape: Any, dtype: Any, domain: str) -> Any:
         share = self.draw(shape, dtype, domain)
-        self.totals[id(share)] = share, self.total_draw(share, domain, 0)
+        self.totals[id(share), domain] = share, self.drawn(share, domain)
         return share
 
-    def total_draw(self, draw: Any, domain: str, result: int) -> Any:
-        """The sum of all parties' draws; of pooled ones taken from the pool's sum."""
-        place = self.places.get((self.index, result))
+    def drawn(self, draw: Any, domain: str) -> Any:
+        """The sum of what all parties drew; of pooled values taken from the pool's sum."""
+        place = self.places.get((self.index, 0))
         if place is None:
             return total(draw, domain)
-        kind = np.dtype(draw.dtype), domain
+        kind = "uniform", np.dtype(draw.dtype), domain
         if kind not in self.pool_totals:
             self.pool_totals[kind] = total(self.pools[kind], domain)
-        return _from_pool(self.pool_totals[kind], place, draw.shape)
+        return _from_pool(self.pool_totals[kind], place, draw.shape, domain)
 
     def total(self, share: Any, domain: str) -> Any:
         """The value behind a share, found once."""
-        if id(share) not in self.totals:
-            self.totals[id(share)] = share, total(share, domain)
-        return self.totals[id(share)][1]
+        if (id(share), domain) not in self.totals:
+            self.totals[id(share), domain] = share, total(share, domain)
+        return self.totals[id(share), domain][1]
 
     def deal(self, shares: Sequence[Any], fun: Any) -> tuple[list[Any], list[Any]]:
         """(what the dealer sends, this party's shares) for a tuple.
 
-        Every party expands a share from its seed; what is missing to the value goes to
-        the last party, which adds it to its own.
+        All parties but the last expand a share from their seeds; what is missing to the
+        value is the last party's.
         """
         operands = zip(shares, fun.operands, strict=True)
         clear = fun.clear(*(self.total(s, d) for s, d in operands))
@@ -179,9 +212,10 @@ class _Dealer(_Discharge):
             if domain.startswith("to:"):
                 sent.append(value)
             else:
-                draw = self.draw(value.shape, value.dtype, domain, i)
-                drawn = self.total_draw(draw, domain, i)
-                sent.append(_COMBINED[domain].missing(value, drawn))
+                rows = self.stream(value.shape, value.dtype, domain, i)
+                combined = _COMBINED[domain]
+                others = rows[0] if len(rows) == 1 else combined.all(rows)
+                sent.append(combined.missing(value, others))
             out.append(self.receive(sent[-1], domain, i))
         return sent, out
 
@@ -197,11 +231,33 @@ def receiver(domain: str, parties: int) -> int:
 def _receive(cx: _Discharge, sent: Any, domain: str, result: int) -> Any:
     """A party's share of what the dealer sent."""
     here = lax.axis_index(PARTY) == receiver(domain, cx.parties)
-    mine = jnp.where(here, sent, jnp.zeros_like(sent))
     if domain.startswith("to:"):
-        return mine
-    draw = cx.draw(sent.shape, sent.dtype, domain, result)
-    return _COMBINED[domain].add(draw, mine)
+        return jnp.where(here, sent, jnp.zeros_like(sent))
+    return jnp.where(here, sent, cx.draw(sent.shape, sent.dtype, domain, result))
+
+
+def _pools(key: Any, sizes: dict[Any, int], part: int) -> dict[Any, Any]:
+    """One keystream, cut into a pool of each kind."""
+    words = {kind: _words(_pool_shape(kind, n), kind[1]) for kind, n in sizes.items()}
+    nonce = (int(Purpose.REQUEST), _POOL, part)
+    stream, at, pools = chacha20.transposed(key, nonce, sum(words.values())), 0, {}
+    for kind, n in words.items():
+        shape = _pool_shape(kind, sizes[kind])
+        pools[kind] = chacha20.from_words(stream[at : at + n], shape, kind[1])
+        at += n
+    return pools
+
+
+def _of_words(words: Any, shape: Sequence[int], dtype: Any) -> Any:
+    """A large request's words as its type: of uint64 all lower halves come first.
+
+    XLA moves this into whatever reads it; reinterpreting pairs of words would be a copy.
+    """
+    if np.dtype(dtype).itemsize < 8:
+        return chacha20.from_words(words, tuple(shape), dtype)
+    half = math.prod(shape)
+    low, high = words[:half].astype(np.uint64), words[half:].astype(np.uint64)
+    return (low | (high << np.uint64(32))).reshape(shape)
 
 
 def _words(shape: Sequence[int], dtype: Any) -> int:
@@ -210,17 +266,21 @@ def _words(shape: Sequence[int], dtype: Any) -> int:
 
 def _pool_shape(kind: Any, n: int) -> tuple[int, ...]:
     """Elements of two planes lie in two rows."""
-    return (2, n) if kind[1] == "sum128" else (n,)
+    return (2, n) if kind[2] == "sum128" else (n,)
 
 
-def _from_pool(pool: Any, place: int, shape: Sequence[int]) -> Any:
-    size = math.prod(shape) // math.prod(pool.shape[:-1])
-    return lax.slice_in_dim(pool, place, place + size, axis=-1).reshape(shape)
+def _from_pool(pool: Any, place: int, shape: Sequence[int], domain: str) -> Any:
+    """A request's part of a pool, or of a pool in several rows."""
+    planes = 2 if domain == "sum128" else 1
+    rows = pool.shape[: pool.ndim - planes]
+    end = place + math.prod(shape) // planes
+    return lax.slice_in_dim(pool, place, end, axis=-1).reshape(*rows, *shape)
 
 
 @functools.lru_cache(maxsize=4096)
 def _places(jaxpr: Any) -> tuple[dict[Any, int], dict[Any, int]]:
-    """Sizes of a scope's pools by (dtype, domain), and where each small request lies."""
+    """Sizes of a scope's pools by (primitive, dtype, domain), and where each small
+    request lies."""
     sizes: dict[Any, int] = {}
     places: dict[Any, int] = {}
     for index, eqn in enumerate(jaxpr.eqns):
@@ -228,10 +288,11 @@ def _places(jaxpr: Any) -> tuple[dict[Any, int], dict[Any, int]]:
             continue
         fun = eqn.params.get("fun")
         domains = fun.results if fun else (eqn.params.get("domain", "pair"),)
+        source = eqn.primitive.name
         for result, (v, domain) in enumerate(zip(eqn.outvars, domains, strict=False)):
             small = _words(v.aval.shape, v.aval.dtype) <= _SMALL
             if small and not domain.startswith("to:"):
-                kind = np.dtype(v.aval.dtype), domain
+                kind = source, np.dtype(v.aval.dtype), domain
                 places[index, result] = sizes.get(kind, 0)
                 planes = 2 if domain == "sum128" else 1
                 sizes[kind] = places[index, result] + v.aval.size // planes
@@ -240,6 +301,13 @@ def _places(jaxpr: Any) -> tuple[dict[Any, int], dict[Any, int]]:
 
 def _sum_wide(shares: Any) -> Any:
     return wide.stack(wide.sum(Wide(shares[:, 0], shares[:, 1]), 0))
+
+
+def _sum_integers(shares: Any) -> Any:
+    """The sum of [parties, ...] over the integers, in twice as many bits."""
+    if shares.dtype.itemsize < 8:
+        return jnp.sum(shares, axis=0, dtype=np.uint64)
+    return wide.sum(wide.from_low(shares), 0)
 
 
 def _add_wide(a: Any, b: Any) -> Any:
@@ -271,6 +339,8 @@ _COMBINED = {
 def total(share: Any, domain: str) -> Any:
     """The value behind the parties' shares (an exchange of all shares)."""
     shares = lax.all_gather(share, PARTY)
+    if domain == "integer":
+        return _sum_integers(shares)
     if domain in _COMBINED:
         return _COMBINED[domain].all(shares)
     if domain.startswith("each:"):

@@ -243,6 +243,8 @@ BITS: dict[str, dict[str, int]] = {
 SUMS = dict.fromkeys(BITS["semi2k"], 1) | {"product": 2}
 SUMS |= dict.fromkeys(["share_input", "share_bits", "open_bits", "and_", "to_arith"], 0)
 BITS["spdz2k"] = {k: n + 2 * 64 * SUMS[k] for k, n in BITS["semi2k"].items()}
+# Sixteen pairs of digits: a bit and a state of each, then a state for each that is left.
+BITS["spdz2k"]["msb"] = 2 * (2 * 64 + 3 * 16 + 2 * (16 + 8 + 4 + 2))
 
 
 ARGS = [np.zeros(N, np.uint64), np.zeros(N, np.uint8)]

@@ -205,8 +205,9 @@ def test_a_flipped_bit_of_a_share_that_is_held(parties: int, count: int) -> None
     honest, _, _ = attempts(parties, [NONE] * count, 9)
     passed = sound.any(1)
     assert same(outputs, honest)[passed].all()
-    # Upper bits of bytes that hold one bit, high bits of what a power of two multiplies.
-    assert passed.mean() < 0.2
+    # Upper bits of bytes that hold one bit, high bits of what a power of two multiplies,
+    # and half of the words for a comparison: of three for a digit one or two are chosen.
+    assert passed.mean() < 0.3
 
 
 def test_the_caller_gets_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,11 @@
 """Additions, products and truncation on authenticated shares.
 
 Each step is semi2k's, done on shares and MAC shares alike. Of an opened value only the
-low k bits enter a product: the rest would change it by a multiple of 2^k.
+low k bits enter a product: the rest would change it by a multiple of 2^k. What is dealt
+is right mod 2^k, which is all that a share means; its MAC is that of the shares' sum.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from privjax.protocols.shares import Arith
-from privjax.protocols.spdz2k import tuples
 from privjax.protocols.spdz2k.authenticated import Keys, Sum
-from privjax.protocols.tuples import Bilinear, Truncation
+from privjax.protocols.tuples import Bilinear, Product, Square, Truncation
 
 
 def add(keys: Keys, x: Arith, y: Arith) -> Arith:
@@ -24,7 +24,7 @@ def add(keys: Keys, x: Arith, y: Arith) -> Arith:
 
 def add_public(keys: Keys, x: Arith, v: Any) -> Arith:
     """Local."""
-    return Arith(keys.add_public(x.value, _ring(keys, v)))
+    return Arith(x.value.add_public(_ring(keys, v)))
 
 
 def mul_public(keys: Keys, x: Arith, v: Any) -> Arith:
@@ -38,43 +38,49 @@ def mul_public(keys: Keys, x: Arith, v: Any) -> Arith:
 
 def additive(keys: Keys, fun: Callable[..., Any], *xs: Arith) -> Arith:
     """Local."""
-    parts = (x.value.both for x in xs)
-    return Arith(Sum(keys.ring.additive(jax.vmap(fun), *parts)))
+    values = [x.value for x in xs]
+    both = keys.ring.additive(jax.vmap(fun), *(v.both for v in values))
+    return Arith(Sum(both, Sum.public(fun, *values)))
 
 
 def product_public(keys: Keys, op: Bilinear, x: Any, y: Any) -> Arith:
     """Local: a contraction or convolution with a public ring array."""
 
     factors = [
-        v.value.both if isinstance(v, Arith) else keys.ring.factor(_ring(keys, v))
+        v.value if isinstance(v, Arith) else keys.ring.factor(_ring(keys, v))
         for v in (x, y)
     ]
-    axes = [0 if isinstance(v, Arith) else None for v in (x, y)]
-    return Arith(Sum(_times(keys, op, factors[0], factors[1], axes)))
+    return Arith(_times(keys, op, *factors))
 
 
 def product(keys: Keys, op: Bilinear, x: Arith, y: Arith) -> Arith:
     """[[x * y]] by an authenticated Beaver triple; one round, none if masks are open.
 
-    1. dealer: [[a]], [[b]], [[c]] with c = a * b
+    1. dealer: [[a]], [[b]], [[c]] with c = a * b mod 2^k
     2. open d = x - a, e = y - b
-    3. [[z]] = [[c]] + d * ([[b]] + e) + [[a]] * e
+    3. [[z]] = [[c]] + d * [[b]] + [[a]] * e + (d * e mod 2^k)
     """
     r = keys.ring
-    mask = _masker(keys)
-    a, d = x.masked(mask)
-    b, e = y.masked(mask)
-    operands = [a.known(r), b.known(r)]
-    (c,) = keys.dealt(operands, tuples.Product(r, op))
-    b = keys.add_public(b, e)
-    d, e = r.factor(d), r.factor(e)
-    left = _times(keys, op, d, b.both, (None, 0))
-    return Arith(Sum(c.both + left + _times(keys, op, a.both, e, (0, None))))
+    a, d = x.masked(masker(keys))
+    b, e = y.masked(masker(keys))
+    (c,) = keys.dealt([keys.known(a), keys.known(b)], Product(op))
+    left, right = _times(keys, op, r.factor(d), b), _times(keys, op, a, r.factor(e))
+    return Arith((c + left + right).add_public(op(d, e)))
 
 
-def _times(keys: Keys, op: Bilinear, x: Any, y: Any, axes: Sequence[Any]) -> Any:
-    """A product with shares and MAC shares on a first axis of one operand."""
-    return jax.vmap(lambda u, v: keys.ring.times(op, u, v), tuple(axes))(x, y)
+def _times(keys: Keys, op: Bilinear, x: Any, y: Any) -> Sum:
+    """A product of a share and a public factor."""
+    factors = [v.both if isinstance(v, Sum) else v for v in (x, y)]
+    axes = tuple(0 if isinstance(v, Sum) else None for v in (x, y))
+    both = jax.vmap(lambda u, v: keys.ring.times(op, u, v), axes)(*factors)
+    ring = keys.ring.dtype
+
+    def publicly(v: Any) -> Any:
+        if isinstance(x, Sum):
+            return op(v, y.astype(ring))
+        return op(x.astype(ring), v)
+
+    return Sum(both, Sum.public(publicly, x if isinstance(x, Sum) else y))
 
 
 def _ring(keys: Keys, v: Any) -> Any:
@@ -88,16 +94,15 @@ def square(keys: Keys, x: Arith) -> Arith:
     2. open d = x - a
     3. [[z]] = [[a^2]] + d (2 [[a]] + d)
     """
-    r = keys.ring
-    a, d = x.masked(_masker(keys))
-    (aa,) = keys.dealt([a.known(r)], tuples.Square(r))
-    return Arith(aa + keys.add_public(a + a, d).times(r.factor(d)))
+    a, d = x.masked(masker(keys))
+    (aa,) = keys.dealt([keys.known(a)], Square())
+    return Arith(aa + (a + a).add_public(d).times(keys.ring.factor(d)))
 
 
-def _masker(keys: Keys) -> Callable[[Sum], tuple[Sum, Any]]:
+def masker(keys: Keys) -> Callable[[Sum], tuple[Sum, Any]]:
     def fresh(value: Sum) -> tuple[Sum, Any]:
         """A uniform [[a]], and value - a mod 2^k, opened."""
-        a = keys.uniform(value.shape)
+        a = keys.whole(value.shape)
         (d,) = keys.open_sums([value - a])
         return a, d
 
@@ -110,8 +115,8 @@ def truncate(keys: Keys, x: Arith, bits: int) -> Arith:
     As in semi2k: w is 1 with probability (x mod 2^bits) / 2^bits, the error is below
     one unit, and there is no large-error case.
 
-    1. dealer: [[r]], [[r_h]], [[r_m]] of r mod 2^k
-    2. open c = x + 2^(k-2) + r;  c' = c mod 2^(k-1)
+    1. dealer: [[a]], and [[r_h]], [[r_m]] of r = -a
+    2. open d = x - a;  c = d + 2^(k-2) = x + r + 2^(k-2), c' = c mod 2^(k-1)
     3. [[b]] = top bit of c XOR [[r_m]]
     4. [[y]] = (c' >> bits) - [[r_h]] + 2^(k-1-bits) [[b]] - 2^(k-2-bits)
     """
@@ -120,13 +125,12 @@ def truncate(keys: Keys, x: Arith, bits: int) -> Arith:
     def const(v: int) -> Any:
         return jnp.asarray(v, ring.dtype)
 
-    r = keys.uniform(x.shape)
-    fun = tuples.Lifted(ring, Truncation(bits))
-    r_h, r_m = keys.dealt([r.known(ring)], fun)
-    (c,) = keys.open_sums([keys.add_public(x.value + r, const(2 ** (k - 2)))])
+    a, d = x.masked(masker(keys))
+    r_h, r_m = keys.dealt([const(0) - keys.known(a)], Truncation(bits))
+    c = d + const(2 ** (k - 2))
     top = c >> const(k - 1)
     low = (c & const(2 ** (k - 1) - 1)) >> const(bits)
     weight = const(2 ** (k - 1 - bits))
     constant = low - const(2 ** (k - 2 - bits)) + weight * top
     sign = weight - const(2) * weight * top
-    return Arith(keys.add_public(r_m.times(ring.factor(sign)) - r_h, constant))
+    return Arith((r_m.times(ring.factor(sign)) - r_h).add_public(constant))

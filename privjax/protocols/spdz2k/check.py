@@ -11,9 +11,21 @@ not a multiple of 2^k (others mean nothing) makes sum_j chi_j v_j wrong by a num
 then somebody has guessed alpha mod 2^(k+s) / E. It takes all bits of v_j: were the high
 ones free, whoever knows the coin could choose them so that E vanishes.
 
-Opened bits with MACs in GF(2)^64 give words w_i^j = t_i^j XOR b_j Delta_i, whose XOR over
-parties is 0. Two parties have equal words then, and compare a universal hash of them;
-more parties take 64 random subset sums, which are linear.
+Opened bits and elements b_j of GF(4) give words w_i^j = t_i^j XOR b_j Delta_i, whose XOR
+over parties is 0.
+
+Two parties have equal words then, and compare a universal hash of them under the coin: a
+tree of NH (Black et al. 1999; UMAC, RFC 4418), whose nodes take 32 words to one in each of
+four passes. Whoever had other bits opened must name the digest of words w XOR e_j Delta:
+a function of the 62 unknown bits of Delta, where two values of Delta collide with
+probability p = L 2^-128 in a tree of L levels. So a digest has 1 + 2^123 p values of Delta
+behind it at the most, in expectation, and is named with probability
+2^-62 (1 + 2^123 p) < 2^-61. It takes four passes: of two, p = 2^-64 L, only 2^-32 can be
+shown this way. NH is almost universal for differences as well, so that digests are
+added up and the last one with errors decides.
+
+More parties take 64 random subset sums: of e_j Delta they are e Delta, and e = 0 for all
+of them has probability 2^-64.
 """
 
 import math
@@ -27,14 +39,16 @@ import numpy as np
 from jax import lax
 
 from privjax.prg import chacha20
+from privjax.prg.buffer import in_a_buffer
 from privjax.prg.chacha20 import Purpose
-from privjax.prg.session import universal_hash
+from privjax.protocols.spdz2k import gf4
 from privjax.protocols.spdz2k.extended import Extended
-from privjax.protocols.spdz2k.tuples import planes
 
 SUBSETS = 64
-# The nonce of the bits' coefficients; those of sums count from 0.
-_SUBSETS_OF_BITS = 0xFFFFFFFF
+# The nonce of what bits are multiplied with; those of sums count from 0.
+_FOR_BITS = 0xFFFFFFFF
+# Words that a node of the hash takes, and its independent passes of 32 bits of security.
+_NODE, _PASSES = 32, 4
 
 
 @jax.tree_util.register_dataclass
@@ -55,7 +69,7 @@ class Ledger:
 
     @classmethod
     def fresh(cls, ring: Extended, parties: int) -> "Ledger":
-        zero, digest = ring.zeros(()), 8 if parties == 2 else 2 * SUBSETS
+        zero, digest = ring.zeros(()), 2 * (_PASSES if parties == 2 else SUBSETS)
         bits = jnp.zeros((digest,), np.uint32)
         return cls(zero, zero, bits, jnp.ones((), bool))
 
@@ -82,13 +96,14 @@ def balanced(ring: Extended, messages: Any) -> Any:
 class Opened:
     """An opened value, and what authenticates it.
 
-    `check` is (MAC share, key): of bits, or of an element mod 2^(k+s) under this
-    program's key, or under a key for each entry (shares of an earlier program); or empty
-    for what its owner sent.
+    `bits` are those that are sent of each word. `check` is (MAC, key): of bits or elements
+    of GF(4), or of an element mod 2^(k+s) under this program's key, or under a key for
+    each entry (shares of an earlier program); or empty for what its owner sent.
     """
 
     domain: str
     value: Any
+    bits: int
     check: tuple[Any, ...]
 
 
@@ -138,23 +153,68 @@ def _binary(parties: int, before: Any, coin: Any, items: Sequence[Opened]) -> An
     words = []
     for item in items:
         if item.domain == "xor":
-            mac, key = item.check
-            opened = planes(item.value, mac.shape[0])
-            words.append((mac ^ (opened & key)).reshape(-1))
-    return _digest(parties, before, coin, jnp.concatenate(words)) if words else before
+            word, key = item.check
+            words.append((word ^ gf4.multiple(item.value, key, item.bits)).reshape(-1))
+    if not words:
+        return before
+    return _digest(before, coin, words) if parties == 2 else _sums(before, coin, words)
 
 
 def _coefficients(coin: Any, use: int, count: int) -> Any:
     """uint64[count] from the coin, odd: one wrong MAC share alone never balances."""
-    stream = chacha20.keystream(coin, (int(Purpose.CHECK), use, 0), 2 * count)
-    return chacha20.from_words(stream, (count,), np.uint64) | np.uint64(1)
+    stream = chacha20.transposed(coin, (int(Purpose.CHECK), use, 0), 2 * count)
+    low, high = (v.astype(np.uint64) for v in (stream[:count], stream[count:]))
+    return low | (high << np.uint64(32)) | np.uint64(1)
 
 
-def _digest(parties: int, before: Any, coin: Any, words: Any) -> Any:
-    if parties == 2:
-        return universal_hash(coin, before, words)
+def _digest(before: Any, coin: Any, arrays: Sequence[Any]) -> Any:
+    """The digest before, plus the hash of arrays of uint64: uint32[2 * _PASSES]."""
+    # In memory, or the words would be computed anew for every pass.
+    nodes = in_a_buffer(lambda: _padded(jnp.concatenate(arrays)), coin[0])
+    sizes, levels = _nodes(nodes.size), 1
+    while sizes > _PASSES:
+        sizes, levels = _nodes(sizes), levels + 1
+    count = _PASSES * 2 * _NODE
     stream = chacha20.keystream(
-        coin, (int(Purpose.CHECK), _SUBSETS_OF_BITS, 0), 2 * words.size
+        coin, (int(Purpose.CHECK), _FOR_BITS, 0), levels * count
+    )
+    for key in stream.reshape(levels, _PASSES, 2, _NODE):
+        nodes = _hashed(key, _padded(nodes))
+    total = lax.bitcast_convert_type(before.reshape(-1, 2), np.uint64) + nodes
+    return lax.bitcast_convert_type(total, np.uint32).reshape(-1)
+
+
+def _nodes(words: int) -> int:
+    return _PASSES * -(-words // _NODE)
+
+
+def _padded(words: Any) -> Any:
+    return jnp.pad(words, (0, -words.size % _NODE))
+
+
+def _hashed(key: Any, words: Any) -> Any:
+    """NH of every 32 words, two products of half words each."""
+    rows = words.reshape(_NODE, -1)
+    low, high = rows.astype(np.uint32), (rows >> np.uint64(32)).astype(np.uint32)
+    products = tuple(
+        (low + a[:, None]).astype(np.uint64) * (high + b[:, None]).astype(np.uint64)
+        for a, b in key
+    )
+    # All passes in one reduction, which reads the words once.
+    sums = lax.reduce(
+        products,
+        (np.uint64(0),) * _PASSES,
+        lambda xs, ys: tuple(x + y for x, y in zip(xs, ys, strict=True)),
+        (0,),
+    )
+    return jnp.concatenate(sums)
+
+
+def _sums(before: Any, coin: Any, arrays: Sequence[Any]) -> Any:
+    """64 random subset sums over GF(2), added to those before."""
+    words = jnp.concatenate(arrays)
+    stream = chacha20.keystream(
+        coin, (int(Purpose.CHECK), _FOR_BITS, 0), 2 * words.size
     )
     chi = chacha20.from_words(stream, words.shape, np.uint64)
 

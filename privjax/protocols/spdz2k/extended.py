@@ -57,9 +57,12 @@ class Extended:
         """A k-bit value as an element."""
         return low.astype(np.uint64) if self.k == 32 else wide.from_low(low)
 
-    def up64(self, x: Any) -> Any:
-        """A uint64 array as an element."""
-        return x if self.k == 32 else wide.from_low(x)
+    def of_integer(self, x: Any) -> Any:
+        """A sum over the integers of k-bit shares as an element.
+
+        The domain "integer" gives it as one; of shares alone shapes are asked.
+        """
+        return x if isinstance(x, Wide) or x.dtype.itemsize * 8 > self.k else self.up(x)
 
     def pair(self, low: Any, x: Any) -> Any:
         """[low, x] on a first axis, of a factor and an element."""

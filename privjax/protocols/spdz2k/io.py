@@ -9,10 +9,11 @@ from jax import lax
 
 from privjax.core import markers
 from privjax.protocols.shares import Arith, Bit
-from privjax.protocols.spdz2k import tuples
-from privjax.protocols.spdz2k.authenticated import Bits, Keys, as_words
+from privjax.protocols.spdz2k import gf4
+from privjax.protocols.spdz2k.authenticated import Bits, Keys, Sum
 from privjax.protocols.spdz2k.boolean import xor_public
 from privjax.protocols.spdz2k.extended import Extended
+from privjax.protocols.spdz2k.tuples import BitMacs, SumMacs
 from privjax.protocols.tuples import Noise, ToOwner
 
 
@@ -21,42 +22,54 @@ def share_input(keys: Keys, x: Any, owner: int) -> Arith:
 
     1. dealer: [[r]], and r mod 2^k in clear to the owner
     2. the owner sends x - r mod 2^k to all, who compare what they got (`check`)
-    3. [[x]] = [[r]] + (x - r)
+    3. [[x]] = [[r]] + (x - r), and r is an open mask of x
     """
     ring = keys.ring
     r = keys.uniform(x.shape)
-    (clear,) = markers.dealt([ring.low(r.share)], ToOwner(owner))
+    (clear,) = markers.dealt([keys.known(r)], ToOwner(owner))
     (delta,) = markers.open_values([x - clear], (f"from:{owner}",), (ring.k,))
-    return Arith(keys.add_public(r, delta))
+    return _unmasked(keys, r, delta)
+
+
+def _unmasked(keys: Keys, r: Sum, opened: Any) -> Arith:
+    """[[r + opened]], for which no mask needs to be opened again."""
+    x = Arith(r.add_public(opened))
+    x.masked(lambda _: (r, opened))
+    return x
 
 
 def share_bits(keys: Keys, x: Any, owner: int) -> Bit:
     """`share_input` for bits: r is a bit, and x XOR r is sent."""
-    word = markers.uniform(x.shape, np.uint8, "xor") & np.uint8(1)
-    r = keys.authenticated_bits(word)
-    (clear,) = markers.dealt([word], ToOwner(owner, "xor"))
+    r = keys.uniform_bits(x.shape)
+    (clear,) = markers.dealt([r.bit], ToOwner(owner, "xor"))
     low = (x ^ clear) & np.uint8(1)
     (delta,) = markers.open_values([low], (f"from:{owner}",), (1,))
-    return xor_public(keys, Bit(r), delta)
+    return _unmasked_bits(keys, r, delta)
+
+
+def _unmasked_bits(keys: Keys, r: Bits, opened: Any) -> Bit:
+    """`_unmasked` for bits."""
+    x = xor_public(keys, Bit(r), opened)
+    x.masked(lambda _: (r, opened))
+    return x
 
 
 def public(keys: Keys, value: Any) -> Arith:
     """A public ring array as a share."""
-    return Arith(keys.public(jnp.asarray(value, keys.ring.dtype)))
+    value = jnp.asarray(value, keys.ring.dtype)
+    return Arith(Sum(keys.ring.zeros((2, *value.shape)), value))
 
 
 def public_bits(keys: Keys, value: Any) -> Bit:
     """A public bit array as a share."""
-    value = jnp.asarray(value)
-    zero = Bits(jnp.zeros(value.shape, np.uint8), jnp.zeros(value.shape, np.uint64))
-    return xor_public(keys, Bit(zero), value)
+    value = jnp.asarray(value, np.uint8) & np.uint8(1)
+    return Bit(Bits(jnp.zeros(value.shape, np.uint64), value))
 
 
 def noise(keys: Keys, draw: Noise) -> Arith:
     """[[e]] for noise e that the dealer draws: no party, nor n-1 of them, learns it."""
     seed = markers.uniform((8,), jnp.uint32, "xor")
-    (share,) = keys.dealt([seed], tuples.Lifted(keys.ring, draw))
-    return Arith(share)
+    return Arith(keys.dealt([seed], draw)[0])
 
 
 def open_arith(keys: Keys, xs: Sequence[Arith]) -> list[Any]:
@@ -66,21 +79,23 @@ def open_arith(keys: Keys, xs: Sequence[Arith]) -> list[Any]:
 
 def open_bits(keys: Keys, xs: Sequence[Bit]) -> list[Any]:
     """A release of bits; one round and the check's."""
-    return keys.open_words([as_words(x.value) for x in xs], 1, release=True)
+    words = [keys.word_inside(x.value) for x in xs]
+    return keys.open_elements(words, (1,) * len(xs), release=True)
 
 
 # -- shares at rest: share, MAC share and the party's key, as words of each element ----
+# (of bits the MAC share holds the share)
 
 
 def pack(keys: Keys, x: Arith | Bit) -> Any:
     shape = (*x.shape, 2)
     if isinstance(x, Bit):
-        bit = (x.value.bit & np.uint8(1)).astype(np.uint32)[..., None]
         key = jnp.broadcast_to(_halves(keys.delta), shape)
-        return jnp.concatenate([bit, _halves(x.value.mac), key], -1)
+        return jnp.concatenate([_halves(keys.word_inside(x.value)), key], -1)
     ring = keys.ring
     key = jnp.broadcast_to(_halves(keys.alpha), shape)
-    share, mac = (ring.to_words(part) for part in (x.value.share, x.value.mac))
+    both = Sum(keys.inside(x.value))
+    share, mac = (ring.to_words(part) for part in both.parts)
     return jnp.concatenate([share, mac, key], -1)
 
 
@@ -92,42 +107,43 @@ def unpack_arith(keys: Keys, words: Any, dtype: Any) -> Arith:
     """
     ring = keys.ring
     share, mac, beta = _sum_parts(ring, words)
-    r = keys.uniform(words.shape[:-1])
-    operands = [ring.to_marker(ring.up64(beta)), r.known(ring)]
-    (old,) = markers.dealt(operands, tuples.SumMacs(ring))
+    r = keys.whole(words.shape[:-1])
+    operands = [beta.astype(ring.dtype), ring.to_marker(r.share)]
+    (old,) = markers.dealt(operands, SumMacs(ring, ring.domain))
     (opened,) = markers.open_values(
         [ring.to_marker(share - r.share)],
         (ring.domain,),
         (64,),
         [(ring.to_marker(mac - ring.from_marker(old)), beta)],
     )
-    return Arith(keys.add_public(r, ring.low(ring.from_marker(opened))))
+    return _unmasked(keys, r, ring.low(ring.from_marker(opened)))
 
 
 def unpack_bits(keys: Keys, words: Any) -> Bit:
     """As `unpack_arith`, for bits."""
-    bit, mac, old_key = _bit_parts(words)
-    word = markers.uniform(words.shape[:-1], np.uint8, "xor") & np.uint8(1)
-    r = keys.authenticated_bits(word)
-    (old,) = markers.dealt([old_key, word], tuples.BitMacs(1))
+    mac, old_key = _bit_parts(words)
+    r = keys.uniform_bits(words.shape[:-1])
+    (old,) = markers.dealt([old_key, r.bit], BitMacs())
+    masked = mac ^ old
     (opened,) = markers.open_values(
-        [bit ^ word], ("xor",), (1,), [(mac[None] ^ old, old_key)]
+        [gf4.first(masked, 1)], ("xor",), (1,), [(masked, old_key)]
     )
-    return xor_public(keys, Bit(r), opened)
+    return _unmasked_bits(keys, r, opened)
 
 
 def combine_arith(words: Any, dtype: Any) -> tuple[Any, Any]:
     ring = Extended(8 * np.dtype(dtype).itemsize)
     share, mac, key = _sum_parts(ring, words)
     value, tag = ring.total(share, (0,)), ring.total(mac, (0,))
-    sound = ring.equal(tag, ring.total(ring.up64(key), (0,)) * value)
+    alpha = ring.total(ring.up(key.astype(ring.dtype)), (0,))
+    sound = ring.equal(tag, alpha * value)
     return ring.low(value), jnp.all(sound)
 
 
 def combine_bits(words: Any) -> tuple[Any, Any]:
-    bit, mac, key = _bit_parts(words)
-    value, tag, delta = (lax.reduce_xor(v, (0,)) for v in (bit, mac, key))
-    return value, jnp.all(tag == value.astype(np.uint64) * delta)
+    tag, delta = (lax.reduce_xor(v, (0,)) for v in _bit_parts(words))
+    value = gf4.first(tag, 1)
+    return value, jnp.all(tag == gf4.ones(value) & delta)
 
 
 def _halves(word: Any) -> Any:
@@ -140,8 +156,8 @@ def _sum_parts(ring: Extended, words: Any) -> tuple[Any, Any, Any]:
     return ring.from_words(words[..., :n]), ring.from_words(words[..., n : 2 * n]), key
 
 
-def _bit_parts(words: Any) -> tuple[Any, Any, Any]:
+def _bit_parts(words: Any) -> tuple[Any, Any]:
     mac, key = (
-        lax.bitcast_convert_type(words[..., a : a + 2], np.uint64) for a in (1, 3)
+        lax.bitcast_convert_type(words[..., a : a + 2], np.uint64) for a in (0, 2)
     )
-    return words[..., 0].astype(np.uint8), mac, key
+    return mac, key

@@ -6,7 +6,7 @@ from typing import Any
 
 from privjax.errors import TraceError
 from privjax.protocols.interface import Protocol
-from privjax.protocols.spdz2k import arithmetic, boolean, conversion, io
+from privjax.protocols.spdz2k import arithmetic, boolean, comparison, conversion, io
 from privjax.protocols.spdz2k.authenticated import Keys
 
 
@@ -69,7 +69,7 @@ class Spdz2k(Protocol):
     shift_right = _with_keys(boolean.shift_right)
     prefix_or = _with_keys(boolean.prefix_or)
 
-    msb = _with_keys(conversion.msb)
+    msb = _with_keys(comparison.msb)
     is_zero = _with_keys(conversion.is_zero)
     bits_of = _with_keys(conversion.bits_of)
     to_arith = _with_keys(conversion.to_arith)

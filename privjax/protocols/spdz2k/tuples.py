@@ -1,147 +1,92 @@
-"""What the dealer computes for spdz2k: tuples of `protocols.tuples`, with their MACs.
+"""What the dealer computes for spdz2k besides `protocols.tuples`: MACs, and bits with them.
 
-Clear values are elements of the extended ring where shares are additive; functions of
-them mod 2^k see their low parts.
+Sums: values are dealt mod 2^k, and so are shares. What a MAC belongs to is the sum of the
+shares over the integers, which is that value mod 2^k; the domain "integer" stands for it.
+Bits and elements of GF(4) are dealt as their MACs, which hold them: see `gf4`.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from privjax.protocols import tuples
+from privjax.protocols.spdz2k import gf4
 from privjax.protocols.spdz2k.extended import Extended
 
 
-def planes(word: Any, width: int) -> Any:
-    """uint64[width, ...]: all ones in plane j where bit j of the word is set."""
-    at = np.arange(width, dtype=word.dtype).reshape(width, *(1,) * word.ndim)
-    bit = ((word[None] >> at) & np.array(1, word.dtype)).astype(np.uint64)
-    return jnp.zeros_like(bit) - bit
-
-
 @dataclass(frozen=True)
-class OfElements:
-    """A function of `arity` elements with one element as its result."""
+class SumMacs:
+    """alpha x (Cramer et al. 2018, section 3).
+
+    `domain` is "integer" where x has shares of k bits, the ring's for elements.
+    """
 
     ring: Extended
-    arity: ClassVar[int]
+    domain: str = "integer"
+    elementwise = True
+    common = (0,)
 
     @property
     def operands(self) -> tuple[str, ...]:
-        return (self.ring.domain,) * self.arity
+        return ("integer", self.domain)
 
     @property
     def results(self) -> tuple[str, ...]:
         return (self.ring.domain,)
 
-
-@dataclass(frozen=True)
-class SumMacs(OfElements):
-    """alpha x (Cramer et al. 2018, section 3)."""
-
-    arity = 2
-    elementwise = True
-    common = (0,)
-
     def clear(self, alpha: Any, x: Any) -> list[Any]:
         r = self.ring
-        return [r.to_marker(r.from_marker(x) * r.from_marker(alpha))]
+        x = r.of_integer(x) if self.domain == "integer" else r.from_marker(x)
+        return [r.to_marker(x * r.of_integer(alpha))]
 
 
 @dataclass(frozen=True)
 class BitMacs:
-    """b Delta in GF(2)^64 for every bit b of words of `width` bits, plane by plane."""
+    """b Delta for bits b, the lowest of bytes."""
 
-    width: int
     elementwise = True
     common = (0,)
     operands = ("xor", "xor")
     results = ("xor",)
 
-    def clear(self, delta: Any, word: Any) -> list[Any]:
-        return [planes(word, self.width) & delta]
+    def clear(self, delta: Any, b: Any) -> list[Any]:
+        return [gf4.planes(b, 1)[0] & delta]
 
 
 @dataclass(frozen=True)
-class Product(OfElements):
-    """a * b in the extended ring."""
+class EdaBits:
+    """The bits of r and products of them, as `tuples.BitsOf` orders them, with MACs:
+    one plane for each, first all bits, then all products."""
 
-    op: tuples.Bilinear
-    arity = 2
-
-    @property
-    def elementwise(self) -> bool:
-        return self.op.name == "mul"
-
-    def clear(self, a: Any, b: Any) -> list[Any]:
-        r = self.ring
-        return [r.to_marker(r.times(self.op, r.from_marker(a), r.from_marker(b)))]
-
-
-@dataclass(frozen=True)
-class Square(OfElements):
-    """a^2 in the extended ring."""
-
-    arity = 1
+    order: str
     elementwise = True
+    common = (0,)
+    operands = ("xor", "sum")
+    results = ("xor",)
 
-    def clear(self, a: Any) -> list[Any]:
-        x = self.ring.from_marker(a)
-        return [self.ring.to_marker(x * x)]
+    def clear(self, delta: Any, r: Any) -> list[Any]:
+        word, pairs = tuples.BitsOf(self.order).clear(r)
+        planes = [gf4.planes(v, 8 * v.dtype.itemsize) for v in (word, pairs)]
+        return [jnp.concatenate(planes) & delta]
 
 
 @dataclass(frozen=True)
-class Lifted:
-    """A tuple of values mod 2^k, its additive results as extended elements."""
+class AndMacs:
+    """Words a, b_j and a AND b_j of `width` bits with MACs: planes of a, then of each b_j,
+    then of each product."""
 
-    ring: Extended
-    fun: Any
-
-    @property
-    def elementwise(self) -> bool:
-        return bool(getattr(self.fun, "elementwise", False))
+    width: int
+    others: int
+    elementwise = True
+    common = (0,)
+    results = ("xor",)
 
     @property
     def operands(self) -> tuple[str, ...]:
-        return tuple(self._domain(d) for d in self.fun.operands)
+        return ("xor",) * (2 + self.others)
 
-    @property
-    def results(self) -> tuple[str, ...]:
-        return tuple(self._domain(d) for d in self.fun.results)
-
-    def _domain(self, domain: str) -> str:
-        return self.ring.domain if domain == "sum" else domain
-
-    def clear(self, *xs: Any) -> list[Any]:
-        r = self.ring
-        lows = [
-            r.low(r.from_marker(x)) if d == "sum" else x
-            for x, d in zip(xs, self.fun.operands, strict=True)
-        ]
-        return [
-            r.to_marker(r.up(y)) if d == "sum" else y
-            for y, d in zip(self.fun.clear(*lows), self.fun.results, strict=True)
-        ]
-
-
-@dataclass(frozen=True)
-class BitTimes:
-    """t a for a bit t and an element a."""
-
-    ring: Extended
-    elementwise = True
-
-    @property
-    def operands(self) -> tuple[str, ...]:
-        return ("xor", self.ring.domain)
-
-    @property
-    def results(self) -> tuple[str, ...]:
-        return (self.ring.domain,)
-
-    def clear(self, t: Any, a: Any) -> list[Any]:
-        r = self.ring
-        bit = (t & np.uint8(1)).astype(np.uint64)
-        return [r.to_marker(r.from_marker(a) * bit)]
+    def clear(self, delta: Any, a: Any, *bs: Any) -> list[Any]:
+        words = [a, *bs, *(a & b for b in bs)]
+        planes = [gf4.planes(word, self.width) for word in words]
+        return [jnp.concatenate(planes) & delta]
