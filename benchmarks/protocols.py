@@ -72,13 +72,20 @@ def measured(kernel: str, protocol: str, repeats: int = 5) -> Row:
             "dealt MB": program.cost.dealt_megabytes,
         }
         if protocol != "spdz2k":  # shares under earlier keys need the dealer of then
-            offline = jax.jit(material.offline(program.party, parties))
-            row["offline seconds"] = least(offline, words, repeats=repeats)
-            corrections = jax.tree.map(
-                lambda c: jnp.broadcast_to(c, (parties, *c.shape)), offline(words)[1]
-            )
-            online = program.run_online
-            row["online seconds"] = least(
-                online, words, corrections, *arrays, repeats=repeats
-            )
+            row |= apart(program, parties, words, arrays, repeats)
     return row
+
+
+def apart(program: Any, parties: int, words: Any, arrays: Any, repeats: int) -> Row:
+    """Seconds of the dealer alone, and of the parties with material made ahead."""
+    offline, online = (
+        jax.jit(material.offline(program.party, parties)),
+        program.run_online,
+    )
+    corrections = jax.tree.map(
+        lambda c: jnp.broadcast_to(c, (parties, *c.shape)), offline(words)[1]
+    )
+    return {
+        "offline seconds": least(offline, words, repeats=repeats),
+        "online seconds": least(online, words, corrections, *arrays, repeats=repeats),
+    }

@@ -13,9 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import privjax
+from benchmarks.protocols import apart
+from privjax.prg import key_words
 
 SHAPES = {"w1": (13, 32), "b1": (32,), "w2": (32, 24), "b2": (24,), "w3": (24, 1)}
 STEPS, BATCH, RUNS = 12, 32, 15
+PROTOCOLS = (("semi2k", 2), ("semi2k", 3), ("replicated3", 3), ("spdz2k", 2))
 
 
 def loss(p: Any, x: Any, y: Any) -> Any:
@@ -49,14 +52,14 @@ def least(fun: Any, *args: Any, runs: int = RUNS) -> float:
 
 
 def rows() -> list[dict[str, Any]]:
-    """One row per number of parties, and one for the plain epoch."""
+    """One row per protocol and number of parties, and one for the plain epoch."""
     args = inputs()
     plain = jax.jit(epoch)
     jax.block_until_ready(plain(*args))
     base = least(plain, *args)
     out = [{"name": "Boston epoch, plain", "seconds": base}]
-    for parties in (2, 3):
-        shared = privjax.secret_shared(epoch, parties=parties)
+    for protocol, parties in PROTOCOLS:
+        shared = privjax.secret_shared(epoch, parties, protocol)
         begin = time.perf_counter()
         program = shared.compiled(*args)
         traced = time.perf_counter()
@@ -64,9 +67,12 @@ def rows() -> list[dict[str, Any]]:
         jax.block_until_ready(shared(*args, key=key))
         first = time.perf_counter()
         seconds = least(lambda f=shared: f(*args, key=privjax.random.key()))
+        with jax.enable_x64(True):
+            flat, words = jax.tree.leaves(args), key_words(key)
+            parts = apart(program, parties, words, flat, RUNS)
         out.append(
             {
-                "name": f"Boston epoch, semi2k, {parties} parties",
+                "name": f"Boston epoch, {protocol}, {parties} parties",
                 "seconds": seconds,
                 "ratio to plain": seconds / base,
                 "trace seconds": traced - begin,
@@ -74,6 +80,7 @@ def rows() -> list[dict[str, Any]]:
                 "rounds per step": program.cost.rounds / STEPS,
                 "sent MB": program.cost.sent_megabytes,
                 "dealt MB": program.cost.dealt_megabytes,
+                **parts,
             }
         )
     return out

@@ -97,7 +97,8 @@ def main(arguments=None):
     epochs = parser.parse_args(arguments).epochs
 
     one_round = privjax.federated(train_step, clients="batch")
-    hidden = privjax.secret_shared(epoch_of(train_step), parties=2)
+    # Parties that follow the protocol; without `protocol` those that do not are caught.
+    hidden = privjax.secret_shared(epoch_of(train_step), parties=2, protocol="semi2k")
 
     mse = {
         "plain JAX": train(jax.jit(epoch_of(train_step)), epochs, pooled),

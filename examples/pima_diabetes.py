@@ -9,6 +9,7 @@
 """
 
 import argparse
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -82,10 +83,12 @@ def on_shares(epochs):
         return jax.lax.scan(body, params, None, length=10 * epochs)[0]
 
     everyone = {"x": data.x_train, "y": data.y_train}
-    hidden_train = privjax.secret_shared(train, reveal=False)
-    hidden_logits = privjax.secret_shared(logits)
-    params = hidden_train(privjax.share(initial_params()), privjax.share(everyone))
-    return accuracy(hidden_logits(params, privjax.share(data.x_test)))
+    # Parties that follow the protocol; without `protocol` those that do not are caught.
+    hidden_train = privjax.secret_shared(train, protocol="semi2k", reveal=False)
+    hidden_logits = privjax.secret_shared(logits, protocol="semi2k")
+    share = functools.partial(privjax.share, protocol="semi2k")
+    params = hidden_train(share(initial_params()), share(everyone))
+    return accuracy(hidden_logits(params, share(data.x_test)))
 
 
 def main(arguments=None):

@@ -315,7 +315,8 @@ def open_values(
         "sum:pairs" and "xor:pairs" (three parties; an operand holds this party's share
         and the next one's on its first axis, so that only one of them is sent),
         "send:0>1,1>0" (for each pair the right one learns what the left one holds; the
-        others get zeros; "0>0" keeps, and sends nothing).
+        others get zeros; "0>0" keeps, and sends nothing), "zero" (nobody sends anything:
+        the value has to be 0, which the check finds out).
       bits: how many bits of each word mean anything (what a wire would carry).
       checks: for each value a tuple of arrays, empty where nothing authenticates it; the
         pass that makes a program verify its openings reads them.

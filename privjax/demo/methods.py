@@ -137,7 +137,10 @@ def federated(task: Workload, seed: int) -> Method:
 
 
 def secret_shared(task: Workload, seed: int) -> Method:
-    """Two parties: one holds the features, the other the targets; nobody the model."""
+    """Two parties: one holds the features, the other the targets; nobody the model.
+
+    By "semi2k", the protocol that frameworks without MACs have to be compared with.
+    """
     step = sgd_step(mean_loss(task), task.learning_rate)
 
     def epoch(params: Params, x: Any, y: Any) -> Params:
@@ -145,10 +148,10 @@ def secret_shared(task: Workload, seed: int) -> Method:
         return jax.lax.scan(lambda p, b: (step(p, b), None), params, steps)[0]
 
     hidden = privjax.secret_shared(
-        epoch, parties=PARTIES, owners={"x": 0, "y": 1}, reveal=False
+        epoch, PARTIES, "semi2k", owners={"x": 0, "y": 1}, reveal=False
     )
 
-    share = jax.jit(lambda tree, key: privjax.share(tree, PARTIES, key=key))
+    share = jax.jit(lambda tree, key: privjax.share(tree, PARTIES, "semi2k", key))
 
     def traffic(state: Any, steps: Any) -> Traffic:
         cost = hidden.cost(state, steps["x"], steps["y"])

@@ -28,7 +28,7 @@ def in_a_buffer(make: Callable[[], Any], word: Array) -> Any:
         jnp.broadcast_to((word + np.uint32(i)).astype(x.dtype), x.shape)
         for i, x in enumerate(leaves)
     ]
-    start = np.int32(0), tree.unflatten(begin)
+    start = np.int32(0), jax.tree.unflatten(tree, begin)
     return lax.while_loop(
         lambda state: state[0] < once, lambda state: (state[0] + 1, make()), start
     )[1]

@@ -25,6 +25,13 @@ class Protocol:
     max_parties: ClassVar[int | None]
     active: ClassVar[bool] = False  # whether openings carry MACs that must be checked
 
+    def checking_triples(self) -> "Protocol":
+        """This protocol, with the dealer's triples checked by sacrifice."""
+        raise ProtocolError(
+            f"preprocessing='sacrifice' checks triples with MACs, and {self.name} has "
+            "none: use protocol='spdz2k'."
+        )
+
     def __post_init__(self) -> None:
         low, high = self.min_parties, self.max_parties
         if not isinstance(self.parties, int) or self.parties < low:

@@ -10,6 +10,8 @@ from privjax.protocols.spdz2k import Spdz2k
 PROTOCOLS: dict[str, type[Protocol]] = {
     p.name: p for p in (Semi2k, Spdz2k, Replicated3, Reference)
 }
+# What is chosen for who does not choose catches parties that cheat.
+DEFAULT = Spdz2k.name
 
 
 def protocol_for(name: str, parties: int) -> Protocol:

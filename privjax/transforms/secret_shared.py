@@ -24,7 +24,7 @@ from privjax.preprocessing.simulated import Transfers, demand
 from privjax.prg import chacha20
 from privjax.prg.chacha20 import Purpose
 from privjax.protocols.fixedpoint import FixedPoint
-from privjax.protocols.table import protocol_for
+from privjax.protocols.table import DEFAULT, protocol_for
 from privjax.runtimes import material
 from privjax.runtimes.distributed import local_input
 from privjax.runtimes.simulate import party_keys
@@ -82,6 +82,8 @@ class SecretShared(Transformed):
                 )
         self.runtime = runtime
         self.preprocessing = self._preprocessing(preprocessing)
+        if self.preprocessing == "sacrifice":
+            self.protocol = self.protocol.checking_triples()
         if max_steps is not None and (not isinstance(max_steps, int) or max_steps < 0):
             raise InputError(f"max_steps={max_steps!r}: expected a count, or None.")
         self.max_steps = max_steps
@@ -112,9 +114,10 @@ class SecretShared(Transformed):
     # -- without a dealer -----------------------------------------------------------------
 
     def _preprocessing(self, name: str) -> str:
-        if name not in ("dealer", "ot"):
+        if name not in ("dealer", "sacrifice", "ot"):
             raise InputError(
-                f"preprocessing={name!r} is unknown; choose 'dealer' or 'ot'."
+                f"preprocessing={name!r} is unknown; choose 'dealer', 'sacrifice' or "
+                "'ot'."
             )
         two = self.protocol.name == "semi2k" and self.protocol.parties == 2
         if name == "ot" and not two:
@@ -444,7 +447,7 @@ def _signature(x: Any) -> Any:
 def secret_shared(
     fun: Callable[..., Any],
     parties: int = 2,
-    protocol: str = "semi2k",
+    protocol: str = DEFAULT,
     fixed_point: FixedPoint = FixedPoint(),  # noqa: B008  (frozen)
     *,
     reveal: bool = True,
@@ -464,9 +467,10 @@ def secret_shared(
     Args:
       fun: a pure JAX function; `jax.grad` may be inside.
       parties: number of parties, 2 or more.
-      protocol: "semi2k" (semi-honest, any n - 1 parties may be corrupt, dealer),
-        "spdz2k" (the same with MACs: parties that deviate are caught), "replicated3"
-        (three parties of which one may be corrupt, semi-honest, no dealer), or
+      protocol: "spdz2k" (any n - 1 parties may be corrupt, and are caught when they
+        deviate; dealer), "semi2k" (the same for parties that follow the protocol, several
+        times faster), "replicated3" (three parties of which one may be corrupt,
+        semi-honest, no dealer), or
         "reference" (no protection: the values themselves, for comparison).
       fixed_point: `FixedPoint(ring_bits, fractional_bits)`.
       reveal: open the outputs; False returns `SharedArray` leaves instead, which the
@@ -475,8 +479,10 @@ def secret_shared(
       owners: which party holds an argument that is given in clear (default party 0).
       runtime: None simulates all parties in this process; `privjax.distributed(...)`
         runs this process's party.
-      preprocessing: "dealer", or "ot": two parties of semi2k make the correlated
-        randomness themselves, by oblivious transfer (slow; not under jit).
+      preprocessing: "dealer"; "sacrifice", where "spdz2k" checks the dealer's triples, each
+        by a second one (errors of the dealer in products end in `MacCheckError`); or "ot":
+        two parties of "semi2k" make the correlated randomness themselves, by oblivious
+        transfer (slow; not under jit).
       max_steps: how often a `while` loop with a secret predicate runs: its state is kept
         once the predicate is false. A loop that needs more steps stops early, which
         nobody can see; None refuses such loops.

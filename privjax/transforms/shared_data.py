@@ -15,7 +15,7 @@ from privjax.core import markers
 from privjax.errors import InputError, MacCheckError
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.interface import Protocol
-from privjax.protocols.table import protocol_for
+from privjax.protocols.table import DEFAULT, protocol_for
 from privjax.runtimes.discharge import PARTY
 from privjax.runtimes.simulate import simulation
 from privjax.transforms.base import Transformed, decorator
@@ -99,7 +99,7 @@ class _Share(Transformed):
 def share(
     tree: PyTree,
     parties: int = 2,
-    protocol: str = "semi2k",
+    protocol: str = DEFAULT,
     key: Any = None,
     fixed_point: FixedPoint | None = None,
 ) -> PyTree:
@@ -108,7 +108,7 @@ def share(
     Args:
       tree: arrays of reals (as fixed point), integers or booleans.
       parties: number of parties.
-      protocol: name of the protocol that will compute on the shares.
+      protocol: the one that will compute on the shares, as of `secret_shared`.
       key: a privjax key; outside of traces None draws one from the operating system.
       fixed_point: format of reals; FixedPoint() by default.
 

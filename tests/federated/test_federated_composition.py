@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fast import secret_shared
 
 from privjax.core.interpret import sub_jaxprs
 from privjax.prg.keys import insecure_key
 from privjax.transforms.differentially_private import differentially_private
 from privjax.transforms.federated import federated
 from privjax.transforms.report import explain, stages
-from privjax.transforms.secret_shared import secret_shared
 
 PARAMS = {"w": jnp.array([0.5, -0.25]), "b": jnp.array(0.125)}
 RNG = np.random.default_rng(0)

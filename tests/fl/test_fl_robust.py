@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fast import secret_shared
 from scipy import optimize, stats
 
-from privjax import explain, fl, secret_shared, secure_sum
+from privjax import explain, fl, secure_sum
 from privjax.errors import InputError, LeakError
 
 RNG = np.random.default_rng(1)

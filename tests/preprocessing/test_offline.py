@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from fast import secret_shared
 from jax import lax
 from two_parties import play, sessions
 
-from privjax import secret_shared
 from privjax.errors import ProtocolError, UnsupportedError
 from privjax.preprocessing import cost, prepare, run, together
 from privjax.runtimes import material

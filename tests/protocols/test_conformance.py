@@ -87,10 +87,12 @@ def results(name: str, parties: int, bits: int, mode: str) -> dict[str, list[Any
     return {n: list(x) if batched else [x] for n, x in zip(names, opened, strict=True)}
 
 
+# The first decorator varies fastest: tests of one program lie together, and are not
+# shared out among workers that would each compile it.
+@pytest.mark.parametrize("kernel", CASES)
 @pytest.mark.parametrize(
     "configuration", covered(), ids=lambda c: "-".join(map(str, c))
 )
-@pytest.mark.parametrize("kernel", CASES)
 def test_kernel(kernel: str, configuration: tuple[str, int, int, str]) -> None:
     case, bits = CASES[kernel], configuration[2]
     got = results(*configuration)[kernel]

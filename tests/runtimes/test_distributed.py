@@ -10,13 +10,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from fast import secret_shared
 from two_party_process import FORMATS, arguments, program, shared
 
 from privjax.errors import PreprocessingError
 from privjax.prg.keys import insecure_key
 from privjax.runtimes import material
 from privjax.runtimes.material import Store
-from privjax.transforms.secret_shared import secret_shared
 
 
 def free_port() -> int:

@@ -1,5 +1,6 @@
 """Secret integers and booleans: exact, wrapping and converting as JAX's do."""
 
+import fast
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,7 +98,7 @@ TYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32"]
 
 def check(fun, args, **options):
     want = jax.jit(fun)(*args)
-    got = privjax.secret_shared(fun, **options)(*args)
+    got = fast.secret_shared(fun, **options)(*args)
     assert jax.tree.structure(got) == jax.tree.structure(want)
     for name, value in want.items():
         assert got[name].dtype == value.dtype
@@ -218,9 +219,7 @@ def test_rounding(protocol):
 def test_real_remainder(protocol):
     x = np.array([5.5, -5.5, 7, 0.75, -0.25, 100.5], np.float32)
     y = np.array([2, 2, -3, 0.5, 1, 7], np.float32)
-    shared = privjax.secret_shared(
-        lambda x, y: (x % y, lax.rem(x, y)), protocol=protocol
-    )
+    shared = fast.secret_shared(lambda x, y: (x % y, lax.rem(x, y)), protocol=protocol)
     for got, want in zip(shared(x, y), (x % y, np.fmod(x, y)), strict=True):
         np.testing.assert_allclose(got, want, atol=2**-14)
 
@@ -260,7 +259,7 @@ def test_vmap_and_jit():
         return {"a": v // 3, "b": jnp.max(v), "c": v & (v >> 1)}
 
     keys = jax.random.split(privjax.random.insecure_key(1), 3)
-    shared = privjax.secret_shared(fun)
+    shared = fast.secret_shared(fun)
     got = jax.jit(jax.vmap(lambda v, k: shared(v, key=k)))(x, keys)
     want = jax.vmap(fun)(x)
     for name, value in want.items():
@@ -269,22 +268,22 @@ def test_vmap_and_jit():
 
 def test_kept_shares():
     x, y = edges("int16"), edges("int16", seed=1)
-    kept = privjax.secret_shared(lambda x: x * 5 + 1, reveal=False)(x)
+    kept = fast.secret_shared(lambda x: x * 5 + 1, reveal=False)(x)
     with np.errstate(over="ignore"):
         want = (x * np.int16(5) + np.int16(1)) > y
-    got = privjax.secret_shared(lambda a, y: a > y)(kept, y)
+    got = fast.secret_shared(lambda a, y: a > y)(kept, y)
     np.testing.assert_array_equal(got, want)
 
 
 def test_too_wide():
     with jax.enable_x64(True), pytest.raises(privjax.UnsupportedError, match="32 bits"):
-        privjax.secret_shared(lambda x: x + 1, fixed_point=FixedPoint(32, 8))(
+        fast.secret_shared(lambda x: x + 1, fixed_point=FixedPoint(32, 8))(
             np.arange(3, dtype=np.int64)
         )
 
 
 def test_float_bits_are_refused():
     with pytest.raises(privjax.UnsupportedError, match="IEEE"):
-        privjax.secret_shared(lambda x: lax.bitcast_convert_type(x, jnp.int32))(
+        fast.secret_shared(lambda x: lax.bitcast_convert_type(x, jnp.int32))(
             np.ones(3, np.float32)
         )

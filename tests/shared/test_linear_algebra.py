@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import numpy as np
 import pytest
+from fast import secret_shared
 from jax import lax
-
-from privjax.transforms.secret_shared import secret_shared
 
 rng = np.random.default_rng(11)
 

@@ -1,5 +1,6 @@
 """What the parties open: masked by fresh uniform values, whatever the calling context."""
 
+import fast
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,23 +42,27 @@ def _open(cx, *shares, domains, bits, checked, release):
 Recorder.rules = discharge.Simulate.rules | {"open": _open}
 
 
-def openings(fun, *args, words):
-    """Every word that the parties of `fun(*args)` open, but for the outputs (last)."""
-    program = fun.compiled(*args)
+def recorder(fun, *args):
+    """(words, *args) -> every word that the parties of `fun(*args)` open, but for the
+    outputs (last); compiled."""
+    program, parties = fun.compiled(*args), fun.protocol.parties
 
     def party(key, *values):
-        cx = Recorder(key, fun.protocol.parties)
+        cx = Recorder(key, parties)
         run(cx, program.party, values)
         return cx.opened[:-1]
 
-    with jax.enable_x64(True):
-        keys = party_keys(words, fun.protocol.parties)
-        found = jax.jit(
-            lambda k, *a: jax.vmap(
-                lambda key: party(key, *a), axis_name=PARTY, out_axes=None
-            )(k)
-        )(keys, *args)
-        return np.concatenate([np.ravel(np.asarray(v, np.uint64)) for v in found])
+    @jax.jit
+    def recorded(keys, *args):
+        parties = jax.vmap(lambda k: party(k, *args), axis_name=PARTY, out_axes=None)
+        return parties(keys)
+
+    def openings(words, *args):
+        with jax.enable_x64(True):
+            found = recorded(party_keys(words, parties), *args)
+            return np.concatenate([np.ravel(np.asarray(v, np.uint64)) for v in found])
+
+    return openings
 
 
 def looped(x):
@@ -68,26 +73,30 @@ def looped(x):
 
 
 X = np.linspace(-1, 1, 8).astype(np.float32)
-FUN = privjax.secret_shared(looped)
+FUN = fast.secret_shared(looped, protocol="semi2k")
+MASKED = pytest.mark.parametrize("protocol", ["semi2k", "spdz2k"])
 
 
-def test_no_opening_repeats_within_a_program_with_a_loop():
+@MASKED
+def test_no_opening_repeats_within_a_program_with_a_loop(protocol):
     """Equal values in all steps would open alike if a mask were used twice."""
     same = np.ones(8, np.float32)
-    fun = privjax.secret_shared(
-        lambda x: lax.scan(lambda c, _: (c, (x * x, x > 0)), 0, None, length=4)[1]
+    fun = fast.secret_shared(
+        lambda x: lax.scan(lambda c, _: (c, (x * x, x > 0)), 0, None, length=4)[1],
+        protocol=protocol,
     )
-    words = openings(fun, same, words=np.arange(8, dtype=np.uint32))
+    words = recorder(fun, same)(np.arange(8, dtype=np.uint32), same)
     wide = words[words >= 2**33]
     assert len(wide) >= 64 and len(np.unique(wide)) == len(wide)
 
 
-def test_openings_are_uniform_and_do_not_tell_the_input():
+@MASKED
+def test_openings_are_uniform_and_do_not_tell_the_input(protocol):
+    """Of spdz2k all 128 bits of what is opened, two words."""
+    record = recorder(fast.secret_shared(looped, protocol=protocol), X)
     counts = []
     for x in (X, 1000 * X):
-        seen = [
-            openings(FUN, x, words=np.full(8, seed, np.uint32)) for seed in range(20)
-        ]
+        seen = [record(np.full(8, seed, np.uint32), x) for seed in range(20)]
         top = np.concatenate(seen) >> np.uint64(60)
         counts.append(np.bincount(top.astype(int), minlength=16))
     for c in counts:
@@ -155,7 +164,7 @@ def test_session_keys_differ(context):
 
 def test_two_programs_on_one_key_and_value_draw_different_masks():
     key = insecure_key(0)
-    a, b = (privjax.secret_shared(f) for f in (jnp.sin, lambda x: x * x * x))
+    a, b = (fast.secret_shared(f) for f in (jnp.sin, lambda x: x * x * x))
     words = [
         np.asarray(f.session_key(key, [X], name))
         for f, name in ((a, "one"), (b, "another"))
@@ -164,7 +173,7 @@ def test_two_programs_on_one_key_and_value_draw_different_masks():
 
 
 def test_shares_are_uniform_and_add_up():
-    shared = privjax.share(np.zeros(4096, np.float32), parties=3, key=insecure_key(1))
+    shared = fast.share(np.zeros(4096, np.float32), parties=3, key=insecure_key(1))
     data = np.asarray(shared.data)
     assert data.shape == (4096, 3, 2)
     for party in range(3):

@@ -1,5 +1,6 @@
 """Models and optimisers, unmodified, trained on shares as in plain JAX."""
 
+import fast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ def test_training_equals_plain(name):
         (params, _), losses = jax.lax.scan(step, carry, None, length=3)
         return params, losses
 
-    shared, losses = privjax.secret_shared(train)(params, x, y)
+    shared, losses = fast.secret_shared(train)(params, x, y)
     plain, want = jax.jit(train)(params, x, y)
     np.testing.assert_allclose(losses, want, rtol=0.01, atol=1e-3)
     for got, expected in zip(*map(jax.tree.leaves, (shared, plain)), strict=True):
@@ -96,8 +97,8 @@ def test_shared_state_from_call_to_call():
     def step(w, x, y):
         return w - 0.1 * jax.grad(lambda w: jnp.mean((x @ w - y) ** 2))(w)
 
-    shared_step = privjax.secret_shared(step, reveal=False)
-    hidden, data = privjax.share(w), privjax.share((x, y))
+    shared_step = fast.secret_shared(step, reveal=False)
+    hidden, data = fast.share(w), fast.share((x, y))
     plain = w
     for _ in range(3):
         hidden, plain = shared_step(hidden, *data), step(plain, x, y)
@@ -109,7 +110,7 @@ def test_shared_state_from_call_to_call():
 def test_arguments_are_taken_as_jax_takes_them(dtype):
     """NumPy's double width becomes JAX's single, with 64-bit types switched off."""
     a = np.arange(4, dtype=dtype).reshape(2, 2)
-    out = privjax.secret_shared(lambda a: a @ a)(a)
+    out = fast.secret_shared(lambda a: a @ a)(a)
     plain = jnp.asarray(a) @ jnp.asarray(a)
     assert out.dtype == plain.dtype
     np.testing.assert_allclose(out, plain, atol=1e-2)
@@ -117,7 +118,7 @@ def test_arguments_are_taken_as_jax_takes_them(dtype):
 
 def test_integer_state_of_an_optimiser_is_public_and_exact():
     state = optax.adam(0.1).init(np.zeros(2, np.float32))
-    fun = privjax.secret_shared(lambda s: optax.adam(0.1).update(jnp.ones(2), s)[1])
+    fun = fast.secret_shared(lambda s: optax.adam(0.1).update(jnp.ones(2), s)[1])
     out = fun(state)
     assert out[0].count == 1 and out[0].count.dtype == jnp.int32
     entries = {e.name: e.label for e in privjax.explain(fun, state).inputs}

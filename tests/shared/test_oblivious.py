@@ -1,12 +1,12 @@
 """Order, secret indices and windows on shares: what users write with them."""
 
+import fast
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 
-import privjax
 from privjax.prg.keys import insecure_key
 
 rng = np.random.default_rng(8)
@@ -109,13 +109,13 @@ def close(shared, plain):
 def test_reference(name):
     fun, *args = PROGRAMS[name]
     plain = fun(*map(jnp.asarray, args))
-    close(privjax.secret_shared(fun, protocol="reference")(*args), plain)
+    close(fast.secret_shared(fun, protocol="reference")(*args), plain)
 
 
 @pytest.mark.parametrize("name", SHARED)
 def test_semi2k_under_jit(name):
     fun, *args = PROGRAMS[name]
-    shared = privjax.secret_shared(fun)
+    shared = fast.secret_shared(fun)
     key = insecure_key(4)
     plain = fun(*map(jnp.asarray, args))
     close(jax.jit(lambda k, *a: shared(*a, key=k))(key, *args), plain)
@@ -124,7 +124,7 @@ def test_semi2k_under_jit(name):
 def test_vmap():
     """Two lanes of rows that are looked up in one table."""
     fun = lambda table, i: table[i] + lax.cummax(table[:3], 0)[-1]  # noqa: E731
-    shared = privjax.secret_shared(fun)
+    shared = fast.secret_shared(fun)
     lanes = np.stack([IDS[:3], IDS[3:]])
     keys = jax.random.split(insecure_key(5), 2)
     out = jax.vmap(lambda k, i: shared(X, i, key=k))(keys, lanes)
@@ -137,13 +137,13 @@ def test_other_protocols(protocol, parties):
     def fun(v, i):
         return lax.top_k(v, 2)[0], v[i]
 
-    shared = privjax.secret_shared(fun, protocol=protocol, parties=parties)
+    shared = fast.secret_shared(fun, protocol=protocol, parties=parties)
     close(shared(V[:4], IDS[:2]), fun(jnp.asarray(V[:4]), IDS[:2]))
 
 
 def test_rounds_do_not_grow_with_the_number_of_entries():
     """All pairs at once: what is sent grows, what is waited for hardly does."""
-    shared = privjax.secret_shared(jnp.sort)
+    shared = fast.secret_shared(jnp.sort)
     few, more = (shared.cost(np.zeros(n, np.float32)) for n in (8, 64))
     # A rank of 64 has 6 bits: each is tested (a round more), then a tree of 3 levels.
     assert more.rounds <= few.rounds + 4
@@ -152,7 +152,7 @@ def test_rounds_do_not_grow_with_the_number_of_entries():
 
 def test_a_larger_table_costs_little_more():
     """Digits: twice the root of the rows, and no comparison per row."""
-    shared = privjax.secret_shared(lambda t, i: t[i], public=["t"])
+    shared = fast.secret_shared(lambda t, i: t[i], public=["t"])
     i = np.zeros(50, np.int32)
     small, large = (shared.cost(np.zeros((n, 1), np.float32), i) for n in (300, 3000))
     assert large.sent_bits < 3 * small.sent_bits

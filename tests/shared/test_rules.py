@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES
+from fast import secret_shared
 from jax import lax
 
 from privjax.prg.keys import insecure_key
 from privjax.protocols.fixedpoint import FixedPoint
-from privjax.transforms.secret_shared import secret_shared
 
 
 def check(case, shared, args):

@@ -1,5 +1,6 @@
 """Truncation: unbiased by default; exact on demand, and then free of chance."""
 
+import fast
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,15 +20,15 @@ def test_exact_equals_the_reference_bit_by_bit(protocol, parties):
     rng = np.random.default_rng(5)
     x, w = (rng.normal(size=s).astype(np.float32) for s in ((3, 4), (4,)))
     options = {"protocol": protocol, "parties": parties, "reveal": False}
-    shared = privjax.secret_shared(fun, fixed_point=EXACT, **options)
-    plain = privjax.secret_shared(fun, fixed_point=EXACT, protocol="reference")
+    shared = fast.secret_shared(fun, fixed_point=EXACT, **options)
+    plain = fast.secret_shared(fun, fixed_point=EXACT, protocol="reference")
     for got, want in zip(privjax.reveal(shared(x, w)), plain(x, w), strict=True):
         np.testing.assert_array_equal(got, want)
 
 
 def test_exact_rounds_to_the_nearest():
     x = (np.arange(-8, 8) * 2.0**-18).astype(np.float32)
-    half = privjax.secret_shared(lambda x: (x * x + x) * 0.25, fixed_point=EXACT)
+    half = fast.secret_shared(lambda x: (x * x + x) * 0.25, fixed_point=EXACT)
     again = [np.asarray(half(x)) for _ in range(2)]
     np.testing.assert_array_equal(*again)
     np.testing.assert_allclose(again[0], (x * x + x) * 0.25, atol=2.0**-19)
@@ -37,7 +38,7 @@ def test_probabilistic_is_unbiased():
     """0.25 of the last place is rounded up in a quarter of all cases."""
     n = 4096
     x = np.full(n, 2.0**-18, np.float32)
-    scaled = privjax.secret_shared(lambda x: (x * 0.25) * np.float32(1.0001))
+    scaled = fast.secret_shared(lambda x: (x * 0.25) * np.float32(1.0001))
     mean = np.mean(np.asarray(scaled(x), np.float64)) / 2.0**-18
     assert abs(mean - 0.25) < 5 * np.sqrt(0.25 * 0.75 / n)
 
@@ -48,5 +49,5 @@ def test_unknown_truncation():
 
 
 def test_report_says_which():
-    shared = privjax.secret_shared(lambda x: x * x, fixed_point=EXACT)
+    shared = fast.secret_shared(lambda x: x * x, fixed_point=EXACT)
     assert "to the nearest" in str(privjax.explain(shared, jnp.ones(3)))

@@ -1,5 +1,6 @@
 """Transformations inside of transformations, inner first."""
 
+import fast
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,8 +33,8 @@ EXACT = {
     "secure sum of clients": lambda: federated(update, "secure"),
     "clipping in clients": lambda: federated(private(0.0), "plain"),
     "clipping in clients, secure sum": lambda: federated(private(0.0), "secure"),
-    "federated on shares": lambda: privjax.secret_shared(federated(update, "plain")),
-    "secure sum on shares": lambda: privjax.secret_shared(federated(update, "secure")),
+    "federated on shares": lambda: fast.secret_shared(federated(update, "plain")),
+    "secure sum on shares": lambda: fast.secret_shared(federated(update, "secure")),
 }
 
 
@@ -51,12 +52,12 @@ def test_without_noise_equals_the_plain_composition(name):
 
 
 def test_clipping_on_shares():
-    fun = privjax.secret_shared(private(0.0))
+    fun = fast.secret_shared(private(0.0))
     np.testing.assert_allclose(fun(W, BATCH), private(0.0)(W, BATCH), atol=1e-4)
 
 
 NOISED = {
-    "noise inside of secret sharing": (lambda: privjax.secret_shared(private(2.0)), 8),
+    "noise inside of secret sharing": (lambda: fast.secret_shared(private(2.0)), 8),
     "noise in clients, secure sum": (lambda: federated(private(2.0), "secure"), 4),
 }
 
@@ -82,7 +83,7 @@ def test_noise_has_its_scale_and_differs_between_calls(name):
 
 
 def test_one_key_in_every_lane_gives_distinct_noise():
-    fun = privjax.secret_shared(private(2.0))
+    fun = fast.secret_shared(private(2.0))
     w = np.zeros((4, 3, 1), np.float32)
     lanes = jax.jit(jax.vmap(lambda w, k: fun(w, BATCH, key=k), in_axes=(0, None)))
     out = np.asarray(lanes(w, insecure_key(2)))[..., 0]

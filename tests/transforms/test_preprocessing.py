@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import fast
 import jax
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ def program(x: Any, y: Any) -> Any:
 
 def test_results_are_those_of_the_dealer_for_one_key() -> None:
     key = privjax.random.key()
-    dealer = privjax.secret_shared(program)
-    alone = privjax.secret_shared(program, preprocessing="ot")
+    dealer = fast.secret_shared(program)
+    alone = fast.secret_shared(program, preprocessing="ot")
     for a, b in zip(dealer(X, -X, key=key), alone(X, -X, key=key), strict=True):
         np.testing.assert_array_equal(a, b)
     cost = alone.transfer_cost(X, -X)
@@ -28,11 +29,11 @@ def test_results_are_those_of_the_dealer_for_one_key() -> None:
 
 def test_where_it_does_not_apply() -> None:
     with pytest.raises(ProtocolError, match="two parties"):
-        privjax.secret_shared(program, parties=3, preprocessing="ot")
+        fast.secret_shared(program, parties=3, preprocessing="ot")
     with pytest.raises(ProtocolError, match="semi2k"):
-        privjax.secret_shared(program, protocol="spdz2k", preprocessing="ot")
+        fast.secret_shared(program, protocol="spdz2k", preprocessing="ot")
     with pytest.raises(InputError, match="unknown"):
-        privjax.secret_shared(program, preprocessing="none")
-    alone = privjax.secret_shared(program, preprocessing="ot")
+        fast.secret_shared(program, preprocessing="none")
+    alone = fast.secret_shared(program, preprocessing="ot")
     with pytest.raises(TraceError, match="cannot run under jit"):
         jax.jit(lambda x, key: alone(x, x, key=key))(X, privjax.random.key())

@@ -1,5 +1,6 @@
 """`explain` and `stages` say what is so, for every transformation."""
 
+import fast
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +32,7 @@ def relu_sum(x, w):
     return h, privjax.reveal(h.sum()), jnp.ones(2)
 
 
-SHARED = privjax.secret_shared(relu_sum, owners={"w": 1})
+SHARED = fast.secret_shared(relu_sum, owners={"w": 1})
 
 
 def labels(entries):
@@ -59,7 +60,7 @@ def test_secret_shared():
 
 def test_bytes_of_a_product_by_hand():
     """x and y of 4 elements: two inputs and one result of 8 bytes, two masked factors."""
-    fun = privjax.secret_shared(lambda x, y: x * y)
+    fun = fast.secret_shared(lambda x, y: x * y)
     x = np.ones(4, np.float32)
     cost = fun.cost(x, x)
     from_owner, by_all = 2 * 4 * 64, 2 * (2 * 4 * 64) + 2 * 4 * 64
@@ -73,8 +74,8 @@ def test_cost_multiplies_through_loops():
     def loop(x):
         return jax.lax.scan(lambda c, _: (c * x, None), x, None, length=5)[0]
 
-    once = privjax.secret_shared(lambda x: x * x * x).cost(W)
-    assert privjax.secret_shared(loop).cost(W).rounds > 5 * (once.rounds - 4)
+    once = fast.secret_shared(lambda x: x * x * x).cost(W)
+    assert fast.secret_shared(loop).cost(W).rounds > 5 * (once.rounds - 4)
 
 
 def test_differentially_private():

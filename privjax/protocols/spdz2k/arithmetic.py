@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from privjax.core import markers
 from privjax.protocols.shares import Arith
 from privjax.protocols.spdz2k.authenticated import Keys, Sum
-from privjax.protocols.tuples import Bilinear, Product, Square, Truncation
+from privjax.protocols.spdz2k.tuples import WholeProduct
+from privjax.protocols.tuples import MUL, Bilinear, Product, Square, Truncation
 
 
 def add(keys: Keys, x: Arith, y: Arith) -> Arith:
@@ -63,9 +65,37 @@ def product(keys: Keys, op: Bilinear, x: Arith, y: Arith) -> Arith:
     r = keys.ring
     a, d = x.masked(masker(keys))
     b, e = y.masked(masker(keys))
-    (c,) = keys.dealt([keys.known(a), keys.known(b)], Product(op))
+    if keys.coin is None:
+        (c,) = keys.dealt([keys.known(a), keys.known(b)], Product(op))
+    else:
+        c = _sacrificed(keys, op, a, b)
     left, right = _times(keys, op, r.factor(d), b), _times(keys, op, a, r.factor(e))
     return Arith((c + left + right).add_public(op(d, e)))
+
+
+def _sacrificed(keys: Keys, op: Bilinear, a: Sum, b: Sum) -> Sum:
+    """[[c]] of a triple, checked by another one that is not used again; one round.
+
+    Keller, Orsini, Scholl 2016 (MASCOT), section 6, mod 2^(k+s) as in Cramer et al. 2018:
+
+    1. dealer: [[c]] = a * b, [[a']], [[c']] = a' * b
+    2. for the coin t, open rho = t a - a'
+    3. sigma = t c - c' - rho * b has to be 0
+
+    Errors e of c and e' of c' have t e = e' for one t of 2^s at the most, if e is not 0
+    mod 2^k.
+    """
+    r, fun = keys.ring, WholeProduct(keys.ring, op)
+    other = keys.whole(a.shape)
+    factors = [r.to_marker(v.share) for v in (a, other, b)]
+    c, spare = (
+        keys.whole_authenticated(markers.dealt([v, factors[2]], fun)[0])
+        for v in factors[:2]
+    )
+    rho = keys.open_whole(Sum(keys.times_coin(a) - other.both))
+    both = jax.vmap(lambda v: r.times(op, rho, v))(b.both)
+    sigma = Sum(keys.times_coin(c) - spare.both - both)
+    return c.add_public(keys.zero(sigma))
 
 
 def _times(keys: Keys, op: Bilinear, x: Any, y: Any) -> Sum:
@@ -94,6 +124,8 @@ def square(keys: Keys, x: Arith) -> Arith:
     2. open d = x - a
     3. [[z]] = [[a^2]] + d (2 [[a]] + d)
     """
+    if keys.coin is not None:
+        return product(keys, MUL, x, x)
     a, d = x.masked(masker(keys))
     (aa,) = keys.dealt([keys.known(a)], Square())
     return Arith(aa + (a + a).add_public(d).times(keys.ring.factor(d)))

@@ -10,7 +10,7 @@ what was opened. They are as public as the openings that they come from.
 
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -160,12 +160,14 @@ class Planes:
 class Keys:
     """This party's MAC keys: alpha uint64 (below 2^s), delta uint64; and the ring.
 
-    Made once per program by `fresh`, and closed over by everything in it.
+    Made once per program by `fresh`, and closed over by everything in it. `coin` is a
+    public k-bit number, by which products are checked if there is one.
     """
 
     ring: Extended
     alpha: Any
     delta: Any
+    coin: Any = None
 
     @classmethod
     def fresh(cls, k: int) -> "Keys":
@@ -176,6 +178,10 @@ class Keys:
         alpha = even | first_party(np.uint64(1))
         secret = markers.uniform((), np.uint64, "xor") & ~gf4.FIRST
         return cls(Extended(k), alpha, secret | first_party(np.uint64(1)))
+
+    def with_coin(self) -> "Keys":
+        """One round. What is dealt has to be fixed before, as material made ahead is."""
+        return replace(self, coin=self.open_sums([self.whole(())])[0])
 
     # -- fresh authenticated values ----------------------------------------------------
 
@@ -191,8 +197,15 @@ class Keys:
 
     def whole(self, shape: tuple[int, ...]) -> Sum:
         """[[r]], uniform mod 2^(k+s): a mask of what is opened."""
+        return self.whole_authenticated(self.ring.uniform(shape))
+
+    def times_coin(self, x: Sum) -> Any:
+        """`both` of the coin times x."""
+        return x.times(self.ring.factor(self.coin)).both
+
+    def whole_authenticated(self, x: Any) -> Sum:
+        """A dealer-known share of an element, as one array, with its MAC."""
         r = self.ring
-        x = r.uniform(shape)
         fun = SumMacs(r, r.domain)
         (mac,) = markers.dealt([self.alpha.astype(r.dtype), x], fun)
         return Sum(None, None, (r.from_marker(x), r.from_marker(mac)))
@@ -243,6 +256,29 @@ class Keys:
         )
         values = (r.low(r.from_marker(v)) for v in opened)
         return [v + x.plain for v, x in zip(values, xs, strict=True)]
+
+    def open_whole(self, x: Sum) -> Any:
+        """All k+s bits of a value without public part, as an element; one round."""
+        r = self.ring
+        (opened,) = markers.open_values(
+            [r.to_marker(x.share)],
+            (r.domain,),
+            (64,),
+            [(r.to_marker(x.mac), self.alpha)],
+        )
+        return r.from_marker(opened)
+
+    def zero(self, x: Sum) -> Any:
+        """0 mod 2^k, as which x is taken from there on; the check fails if it is not, mod
+        2^(k+s). Nothing is sent."""
+        r = self.ring
+        (opened,) = markers.open_values(
+            [r.to_marker(jax.tree.map(jnp.zeros_like, x.share))],
+            ("zero",),
+            (64,),
+            [(r.to_marker(x.mac), self.alpha)],
+        )
+        return r.low(r.from_marker(opened))
 
     def _high(self, shape: tuple[int, ...]) -> Sum:
         """2^k [[r]] for a fresh uniform r."""

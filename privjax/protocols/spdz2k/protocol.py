@@ -24,10 +24,12 @@ def _with_keys(step: Callable[..., Any]) -> Any:
 class Spdz2k(Protocol):
     """Active security with abort over Z_2^k, k = 32 or 64, s = k (module docstring).
 
-    Attributes: keys are the MAC keys of the program being traced, from `begin`.
+    Attributes: keys are the MAC keys of the program being traced, from `begin`; with
+    `sacrifice` the dealer's triples are checked.
     """
 
     keys: Keys | None = None
+    sacrifice: bool = False
 
     name = "spdz2k"
     min_parties = 2
@@ -35,7 +37,11 @@ class Spdz2k(Protocol):
     active = True
 
     def begin(self, ring_bits: int) -> "Spdz2k":
-        return replace(self, keys=Keys.fresh(ring_bits))
+        keys = Keys.fresh(ring_bits)
+        return replace(self, keys=keys.with_coin() if self.sacrifice else keys)
+
+    def checking_triples(self) -> "Spdz2k":
+        return replace(self, sacrifice=True)
 
     share_input = _with_keys(io.share_input)
     share_bits = _with_keys(io.share_bits)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from privjax.protocols import tuples
 from privjax.protocols.spdz2k import gf4
 from privjax.protocols.spdz2k.extended import Extended
+from privjax.protocols.tuples import Bilinear
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,30 @@ class SumMacs:
         r = self.ring
         x = r.of_integer(x) if self.domain == "integer" else r.from_marker(x)
         return [r.to_marker(x * r.of_integer(alpha))]
+
+
+@dataclass(frozen=True)
+class WholeProduct:
+    """c = a * b mod 2^(k+s), which a sacrifice needs."""
+
+    ring: Extended
+    op: Bilinear
+
+    @property
+    def elementwise(self) -> bool:
+        return self.op.name == "mul"
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        return (self.ring.domain,) * 2
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        return (self.ring.domain,)
+
+    def clear(self, a: Any, b: Any) -> list[Any]:
+        r = self.ring
+        return [r.to_marker(r.times(self.op, r.from_marker(a), r.from_marker(b)))]
 
 
 @dataclass(frozen=True)
