@@ -31,7 +31,7 @@ settings.load_profile("privjax")
 
 # Compiled programs are mapped into memory, and a process may have 65,530 mappings.
 MAPPINGS = Path("/proc/self/maps")
-MANY, EVERY = 20_000, 20
+MANY, EVERY = 12_000, 20
 _finished = 0
 
 

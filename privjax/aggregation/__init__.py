@@ -1,7 +1,8 @@
 """How sums over clients are formed.
 
 The choices for `privjax.federated(..., aggregate=)`: `methods` (in the clear), `secure`
-(one server, masks between clients), `spdz` (a few aggregators that hold shares).
+(one server, masks between clients), `spdz` (a few aggregators that hold shares),
+`quantised` (in the clear, a few bits per value). `sparse` sends a few entries.
 
 What they are made of: `clipping` and `noise` bound and hide one client's part,
 `encoding` and `rotation` take updates to a ring and back. `steps` is the protocol of the
@@ -16,7 +17,9 @@ from privjax.aggregation.noise import (
     DistributedGaussian,
     DistributedSkellam,
 )
+from privjax.aggregation.quantised import Quantised, quantised
 from privjax.aggregation.secure import SecureSum, secure_sum
+from privjax.aggregation.sparse import RandomK, TopK
 from privjax.aggregation.spdz import Spdz, spdz
 
 __all__ = [
@@ -25,9 +28,13 @@ __all__ = [
     "DistributedGaussian",
     "DistributedSkellam",
     "Plain",
+    "Quantised",
+    "RandomK",
     "SecureSum",
     "Spdz",
+    "TopK",
     "plain",
+    "quantised",
     "secure_sum",
     "spdz",
 ]

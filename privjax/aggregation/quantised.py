@@ -10,6 +10,9 @@ Error. Each rotated coordinate of a client is off by less than its step, with me
 variance at most step^2 / 4; errors of clients are independent. Rotated back, the sum of n
 clients is off by at most sqrt(n d) step / 2 in root mean square over its d values.
 
+Numbers that stand alone (a weight, a count, a loss) are sent as they are: beside an
+update they cost nothing, and in its vector they would set the step for all of it.
+
 To cut updates to a few bits and hide them as well, take `secure_sum(bits=..., clip=...,
 rotate=True, rounding="stochastic")`, whose clients share one step.
 """
@@ -53,6 +56,7 @@ class Quantised(Bounded):
     needs_key: ClassVar[bool] = True
     streams: ClassVar[bool] = False
     linear: ClassVar[bool] = False
+    spares: ClassVar[str] = "arrays of one entry"
     server_sees: ClassVar[str] = "the server sees every client's update, quantised"
 
     def __repr__(self) -> str:
@@ -89,8 +93,10 @@ class Quantised(Bounded):
     ) -> tuple[Array, Array]:
         """What one client's message stands for, float[size], rotated; always fits."""
         own = derive(played.session, (Purpose.PARTY, number, 0))
-        whole, step = self.encode(own, _flat(xs), played.public)
-        return whole.astype(step.dtype) * step, jnp.bool_(True)
+        whole, step = self.encode(own, _flat(_many(xs)), played.public)
+        alone = _flat([x for x in xs if x.size == 1])
+        update = whole.astype(step.dtype) * step
+        return jnp.concatenate([update, alone]), jnp.bool_(True)
 
     def add(self, total: Array, message: Array) -> Array:
         return total + message
@@ -108,12 +114,19 @@ class Quantised(Bounded):
         survivors: Array | None,
     ) -> list[Array]:
         """The sums, rotated back."""
-        if self.rotate and total.size > 1:
-            signs = rotation.signs(played.public, total.size)
-            total = rotation.rotate_back(total, signs)
-        sizes = np.cumsum([math.prod(x.shape) for x in likes])[:-1]
-        pieces = zip(jnp.split(total, sizes), likes, strict=True)
-        return [piece.astype(x.dtype).reshape(x.shape) for piece, x in pieces]
+        many = [x for x in likes if math.prod(x.shape) != 1]
+        count = sum(math.prod(x.shape) for x in many)
+        update = total[:count]
+        if self.rotate and count > 1:
+            update = rotation.rotate_back(update, rotation.signs(played.public, count))
+        sizes = np.cumsum([math.prod(x.shape) for x in many])[:-1]
+        pieces = iter(jnp.split(update, sizes) if many else [])
+        alone = iter(total[count:])
+        found = [next(alone if math.prod(x.shape) == 1 else pieces) for x in likes]
+        return [
+            piece.astype(x.dtype).reshape(x.shape)
+            for piece, x in zip(found, likes, strict=True)
+        ]
 
     def combine(self, key_words: Any, xs: Sequence[Array]) -> list[Array]:
         return self.combine_survivors(key_words, xs, None)
@@ -137,16 +150,25 @@ class Quantised(Bounded):
         total, _ = lax.scan(step, start, (numbers, list(xs), survivors))
         return self.finish(played, total, jnp.bool_(True), likes, clients, survivors)
 
-    def bits_per_client(self, count: int, clients: int) -> dict[str, int]:
-        """What one client sends, in bits, for `count` values."""
-        return {"update": count * self.bits, "step": _SCALE_BITS}
+    def bits_per_client(
+        self, count: int, clients: int, alone: int = 0
+    ) -> dict[str, int]:
+        """What one client sends, in bits, for `count` values, `alone` of them scalars."""
+        update = (count - alone) * self.bits
+        return {"update": update, "step": _SCALE_BITS, "alone": alone * _SCALE_BITS}
+
+
+def _many(xs: Sequence[Array]) -> list[Array]:
+    """The arrays that are quantised."""
+    return [x for x in xs if x.size != 1]
 
 
 def _flat(xs: Sequence[Array]) -> Array:
     for x in xs:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise UnsupportedError(f"quantised takes real numbers, not {x.dtype}.")
-    return jnp.concatenate([x.reshape(-1).astype(jnp.float32) for x in xs])
+    rows = [x.reshape(-1).astype(jnp.float32) for x in xs]
+    return jnp.concatenate([jnp.zeros(0, jnp.float32), *rows])
 
 
 def quantised(

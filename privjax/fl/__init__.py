@@ -2,8 +2,8 @@
 
 - algorithms: `fedavg`, `fedprox`, `fedavgm`, `fedadam`, `fedyogi`, `fedadagrad`,
   `scaffold`, `fednova`, `mime_lite`, `qfedavg`, `ifca`, `fine_tuning`, with `Options`;
-  made of `Algorithm`, `Client`, `Sent`, `State`; `named` for parameters that stay with
-  their clients
+  `repeated` for a `privjax.federated` round; made of `Algorithm`, `Client`, `Sent`,
+  `State`; `named` for parameters that stay with their clients
 - pieces for Optax: `proximal`, `frozen`, `adaptive`
 - robust statistics: `coordinate_median`, `trimmed_mean`, `krum`, `multi_krum`,
   `geometric_median`
@@ -12,6 +12,8 @@
 - where clients run: `Chunks`, `Sharded`
 - questions: `evaluation`, `histogram`, `quantile`, `heavy_hitters`
 - runs: `fit`, `plot`, `read_log`
+- real clients: `participant` and `serve`, over Flower (`privjax.runtimes.flower`) or any
+  other network
 - features at different parties: `vertical`
 """
 
@@ -21,6 +23,7 @@ from privjax.fl.analytics import heavy_hitters, histogram, quantile, spelled, wo
 from privjax.fl.averaging import fedavg, fedavgm, fedprox
 from privjax.fl.cohorts import ClientData, Cohort
 from privjax.fl.common import Options
+from privjax.fl.deployed import participant, serve
 from privjax.fl.evaluation import evaluation, fine_tuning
 from privjax.fl.groups import ifca, qfedavg
 from privjax.fl.local import frozen, proximal
@@ -28,6 +31,7 @@ from privjax.fl.mapping import Sent
 from privjax.fl.personal import named
 from privjax.fl.records import plot
 from privjax.fl.records import read as read_log
+from privjax.fl.repeated import repeated
 from privjax.fl.robust import (
     coordinate_median,
     geometric_median,
@@ -89,13 +93,16 @@ __all__ = [
     "mime_lite",
     "multi_krum",
     "named",
+    "participant",
     "partition",
     "plot",
     "proximal",
     "qfedavg",
     "quantile",
     "read_log",
+    "repeated",
     "scaffold",
+    "serve",
     "spelled",
     "trimmed_mean",
     "vertical",

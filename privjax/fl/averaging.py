@@ -32,6 +32,7 @@ from privjax.fl.common import (
     scaled,
     stepped,
 )
+from privjax.fl.compressed import check_compress
 from privjax.fl.local import Loss, count, proximal
 from privjax.fl.mapping import Sent
 from privjax.fl.personal import Local, everything_shared
@@ -47,6 +48,7 @@ def fedavg(
     local: Callable[[str], bool] | None = None,
     robust: Any = None,
     expected: float | None = None,
+    compress: Any = None,
     name: str = "fedavg",
     **options: Unpack[Options],
 ) -> Algorithm:
@@ -68,6 +70,8 @@ def fedavg(
       expected: a fixed number of clients to divide a clipped sum by, such as
         `sampler.expected`; needed where the sum carries noise for privacy and clients
         count equally, as who takes part may be secret. By default those who answer.
+      compress: `TopK` or `RandomK` of `privjax.aggregation`: clients send a share of the
+        entries and remember the rest, see `privjax.fl.compressed`.
       epochs, batch_size, shuffle: how a client goes through its examples, see
         `privjax.fl.Options`; once and all at once by default.
       aggregate: how sums over clients are formed, as for `privjax.federated`.
@@ -90,13 +94,15 @@ def fedavg(
     _check_weights(weigh, robust, method, expected)
     if robust is not None:
         check_robust(robust, method)
+    check_compress(compress, method, robust)
     part = Local(local) if local is not None else everything_shared
-    trained = Change(train, client, part)
+    trained = Change(train, client, part, compress)
     if clips:
         return clipped(trained, server, method, weigh, expected, name, around)
 
     def update(public: PyTree, own: Client) -> Sent:
-        delta, kept, done = trained(public, own)
+        shared, words = public
+        delta, kept, done = trained(shared, own, words)
         n = count(own.data, own.mask)
         w = n if weigh == "examples" else jnp.float32(1)
         sums = {"weight": w, "examples": n, "loss": n * done.loss}
@@ -107,21 +113,24 @@ def fedavg(
     def finish(
         params: PyTree, state: PyTree, sums: PyTree, statistic: PyTree | None = None
     ) -> tuple[PyTree, PyTree, dict[str, Array]]:
+        inner, words = trained.inner(state)
         shared = part.shared(params)
         delta = statistic
         if robust is None:
-            delta = mean(sums["delta"], sums["weight"], shared)
-        new, state = stepped(server, shared, state, delta)
-        return part.restore(params, new), state, loss_of(sums)
+            total = mean(sums["delta"], sums["weight"], trained.form(shared))
+            delta = trained.change(total, shared, words)
+        new, inner = stepped(server, shared, inner, delta)
+        return part.restore(params, new), trained.following(state, inner), loss_of(sums)
 
     return Algorithm(
         name=name,
-        start=lambda params: server.init(part.shared(params)),
-        enrol=part.kept,
-        offer=lambda params, _: part.shared(params),
+        start=lambda params: trained.counted(server.init(part.shared(params))),
+        enrol=trained.enrol,
+        offer=lambda params, state: (part.shared(params), trained.inner(state)[1]),
         client=update,
         finish=finish,
         robust=robust,
+        sparse=compress,
         draws=train.needs_key,
         **around,
     )

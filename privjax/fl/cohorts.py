@@ -27,10 +27,13 @@ class Cohort(NamedTuple):
       ids: int[clients], which clients these are, each at most once; None: all clients
         of the state in their order.
       survivors: bool[clients], who answers; None: everybody. What the others computed
-        is thrown away, and their states stay as they were. To a secure sum, absent
-        clients that only pad a cohort are drop-outs too: state enough of `dropped=`.
+        is thrown away, and their states stay as they were.
       steps: int[clients], the most local steps that a client gets done in time (a
         straggler's partial work, as in FedProx and FedNova); None: all.
+      present: bool[clients], which are clients and no padding of a cohort of varying
+        size; None: all. Padding does not answer (`survivors` says so too). A secure sum
+        counts it as nobody's drop-out, but where each client adds a part of the noise:
+        there state enough of `dropped=`, as padding adds none.
     """
 
     data: PyTree
@@ -38,6 +41,7 @@ class Cohort(NamedTuple):
     ids: Any = None
     survivors: Any = None
     steps: Any = None
+    present: Any = None
 
     @property
     def clients(self) -> int:
@@ -82,7 +86,8 @@ def _check(cohort: Any) -> None:
             )
     if 0 in lead:
         raise InputError(f"`{name}` has shape {first}: no clients, or no examples.")
-    wanted = {"mask": lead, "ids": lead[:1], "survivors": lead[:1], "steps": lead[:1]}
+    each = ("ids", "survivors", "steps", "present")
+    wanted = {"mask": lead} | dict.fromkeys(each, lead[:1])
     for field, shape in wanted.items():
         value = getattr(cohort, field)
         if value is not None and tuple(np.shape(value)) != shape:
@@ -158,9 +163,9 @@ class ClientData:
             raise InputError(f"capacity={capacity} is not at least 1.")
         if ids.size and (ids.min() < 0 or ids.max() >= len(self)):
             raise InputError(f"ids= names a client that is none of the {len(self)}.")
-        alive = None
+        alive = here = None
         if present is not None:
-            alive = np.asarray(present).astype(bool)
+            alive = here = np.asarray(present).astype(bool)
         if survivors is not None:
             answered = np.asarray(survivors).astype(bool)
             alive = answered if alive is None else alive & answered
@@ -186,7 +191,7 @@ class ClientData:
             return jnp.where(keep, found, zero)
 
         data = jax.tree.map(gather, self.arrays)
-        return Cohort(data, None if full else mask, ids, alive, steps)
+        return Cohort(data, None if full else mask, ids, alive, steps, here)
 
     def buckets(
         self,

@@ -19,16 +19,14 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from privjax import _compat
-from privjax._typing import Array, PyTree
-from privjax.core import markers
+from privjax._typing import PyTree
 from privjax.core.labels import infer
 from privjax.core.trace import trace_flat
 from privjax.errors import InputError
 from privjax.fl import runtime as runtimes
-from privjax.fl.chunks import by_messages, in_chunks, over_devices
 from privjax.fl.runtime import Sharded
-from privjax.passes.federated.client import Dependence
-from privjax.passes.federated.sequence import Messages, collector
+from privjax.passes.federated.client import Dependence, wide
+from privjax.passes.federated.sequence import Gathered, adder, gathered, over_devices
 from privjax.passes.federated.survivors import aggregate
 
 
@@ -107,54 +105,37 @@ def trace(
     return program
 
 
-@dataclass(frozen=True)
-class Collected:
-    """What came from the clients of one cohort.
-
-    Attributes:
-      parts: flat sums over clients, or (where the method cannot add up parts) every
-        client's contribution.
-      summed: whether `parts` are the sums already.
-      rows, kept: pytrees of [clients, ...].
-      clients: how many there are.
-    """
-
-    parts: list[Array]
-    summed: bool
-    rows: PyTree
-    kept: PyTree
-    clients: int
-
-
 def collect(
     program: Program,
     public: PyTree,
     own: PyTree,
     *,
     alive: Any,
+    answering: Any,
     before: PyTree,
     method: Any,
     runtime: Any,
     key_words: Any = None,
-) -> Collected:
+) -> Gathered:
     """Run every client.
 
     Args:
       own: a pytree with a leading axis of clients.
       alive: bool[clients] or None; the others add zeros and keep `before`.
+      answering: bool[clients] or None, whose parts (or zeros) the method gets.
       before: what clients keep if they did not answer, like the program's `kept` with
         the leading axis, or None to keep whatever was computed.
       key_words: uint32[8] where these are all clients of a round and the method needs
         randomness: then sums that take messages one by one need not hold all of them.
     """
-    update = _client_update(program)
+    update = client_update(program)
     inside = jax.tree.leaves(own)
     clients = int(inside[0].shape[0])
 
     def one(public: list[Any], values: Any) -> tuple[list[Any], PyTree, PyTree]:
         own, go, old = values
         sent = update(public, own)
-        parts = [p.astype(_wide(p.dtype)) for p in jax.tree.leaves(sent.sums)]
+        parts = summed(jax.tree.leaves(sent.sums))
         kept = sent.kept
         if go is not None:
             parts = [jnp.where(go, p, jnp.zeros((), p.dtype)) for p in parts]
@@ -164,31 +145,27 @@ def collect(
 
     values = (inside, alive, before)
     there = jax.tree.leaves(public)
-    add = (lambda parts: markers.aggregate(parts, method)) if method.streams else None
     if isinstance(runtime, Sharded):
         each = -(-clients // runtime.devices)
         chunk = runtimes.chunk_size(runtime.within, each, program.bytes_each)
-        out = over_devices(one, there, values, chunk, add, runtime)
-        return Collected(out[0], method.streams, *out[1:], clients)
-    chunk = runtimes.chunk_size(runtime, clients, program.bytes_each)
-    alone = partial(one, there)
-    if add is None and chunk == 1 and key_words is not None:
-        # Masks are those of a session with all that the clients' parts are made of.
-        consts = _compat.open_jaxpr(program.closed)[1]
-        bound = [*there, *jax.tree.leaves(values), *consts]
-        types = [
-            jax.ShapeDtypeStruct(a.shape, _wide(a.dtype))
-            for a in jax.tree.leaves(program.sent.sums)
-        ]
-        messages = collector(method, key_words, clients, types, bound)
-        if isinstance(messages, Messages):
-            out = by_messages(alone, values, alive, messages, types)
-            return Collected(out[0], True, *out[1:], clients)
-    out = in_chunks(alone, values, chunk, add)
-    return Collected(out[0], method.streams, *out[1:], clients)
+        add, place = adder(method), (runtime.mesh, runtime.axis)
+        out = over_devices(one, there, values, chunk, add, *place)
+        return Gathered(out[0], method.streams, *out[1:])
+    consts = _compat.open_jaxpr(program.closed)[1]
+    return gathered(
+        partial(one, there),
+        values,
+        clients=clients,
+        chunk=runtimes.chunk_size(runtime, clients, program.bytes_each),
+        method=method,
+        key_words=key_words,
+        answering=answering,
+        bound=[*there, *jax.tree.leaves(values), *consts],
+    )
 
 
-def _client_update(program: Program) -> Callable[[list[Any], list[Any]], Sent]:
+def client_update(program: Program) -> Callable[[list[Any], list[Any]], Sent]:
+    """The program, compiled: flat public inputs, flat own ones -> what it returns."""
     run = jaxpr_as_fun(program.closed)
 
     def client_update(public: list[Any], own: list[Any]) -> Sent:
@@ -199,7 +176,7 @@ def _client_update(program: Program) -> Callable[[list[Any], list[Any]], Sent]:
 
 def combine(
     program: Program,
-    collected: Sequence[Collected],
+    collected: Sequence[Gathered],
     method: Any,
     key_words: Any,
     alive: Any,
@@ -214,8 +191,16 @@ def combine(
     return jax.tree.unflatten(jax.tree.structure(program.sent.sums), parts)
 
 
-def _wide(dtype: Any) -> Any:
-    """The type in which sums of a type are formed: at least float32."""
-    if jnp.issubdtype(dtype, jnp.inexact) and np.dtype(dtype).itemsize < 4:
-        return jnp.promote_types(dtype, jnp.float32)
-    return dtype
+def summed(parts: Sequence[Any]) -> list[Any]:
+    """Parts of sums, arrays or types, in the types in which they are added up."""
+
+    def one(x: Any) -> Any:
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return jax.ShapeDtypeStruct(x.shape, wider(x.dtype))
+        return x.astype(wider(x.dtype))
+
+    def wider(dtype: Any) -> Any:
+        # Counts stay integers: they are sums, and not means.
+        return wide(dtype) if jnp.issubdtype(dtype, jnp.inexact) else dtype
+
+    return [one(x) for x in parts]

@@ -22,6 +22,7 @@ LABELS = {
     "cohort.mask": OWN,
     "cohort.steps": OWN,
     "cohort.ids": "the server's choice",
+    "cohort.present": "the server's choice",
     "cohort.survivors": "the server sees who answers",
 }
 

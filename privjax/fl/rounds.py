@@ -9,6 +9,7 @@ function can be exported and run on a real client, whose sums another runtime fo
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,6 +22,7 @@ from privjax import _compat
 from privjax._typing import Array, PyTree
 from privjax.aggregation.methods import resolve
 from privjax.aggregation.secure import too_few
+from privjax.aggregation.sparse import TopK
 from privjax.core import markers
 from privjax.errors import InputError, RangeError
 from privjax.fl import mapping
@@ -89,6 +91,7 @@ class Algorithm:
       clips: whether clients bound what they send as `aggregate` asks; then `client` and
         `finish` also take `clients=`, how many there are in the round.
       event: (clients, params) -> what a round costs, for `privjax.dp.Ledger`, or None.
+      sparse: None, or what makes a client's message sparse, for counting its bits.
       aggregate, runtime: see `RoundOptions`.
       draws: whether clients need a key.
     """
@@ -102,6 +105,7 @@ class Algorithm:
     robust: Any = None
     clips: bool = False
     event: Callable[[int, PyTree], dict[str, Any] | None] = lambda clients, params: None
+    sparse: Any = None
     aggregate: Any = "plain"
     runtime: Any = "auto"
     draws: bool = False
@@ -143,7 +147,8 @@ class Round(Transformed):
       InputError: shapes that do not fit; clients with states and no `ids`.
       LeakError: a client's data is handed to the host.
       RangeError: secure sums of values that are not finite or too large.
-      ProtocolError: too few survivors for a secure sum to recover the others' masks.
+      ProtocolError: too few survivors for a secure sum to recover the others' masks; or,
+        with several processes, another one is gone.
     """
 
     def __init__(self, algorithm: Algorithm) -> None:
@@ -184,7 +189,8 @@ class Round(Transformed):
         check = self.method.needs_key and not _compat.under_trace()
         if check:
             self._recoverable(words, cohorts)
-        out, fits = run(check, state, cohorts, words)
+        with runtimes.others(self.runtime):
+            out, fits = run(check, state, cohorts, words)
         if check and not isinstance(fits, _compat.Tracer) and not fits:
             raise RangeError(
                 f"{self.__name__}: some client's update is not finite, or too large "
@@ -197,7 +203,7 @@ class Round(Transformed):
         test = getattr(self.method, "recoverable", None)
         if test is None or all(c.survivors is None for c in cohorts):
             return
-        there = jnp.concatenate([_alive(c) for c in cohorts])
+        there = jnp.concatenate([_answering(c, self.method) for c in cohorts])
         found = jax.jit(test)(_sums_key(words), there)
         if not isinstance(found, _compat.Tracer) and not found:
             raise too_few(self.method, there)
@@ -214,6 +220,7 @@ class Round(Transformed):
         public = a.offer(state.params, state.server)
         sums_key = _sums_key(words) if self.method.needs_key else None
         collected, alive, clients = [], [], state.clients
+        answering = [_answering(c, self.method) for c in cohorts]
         program: Any = None
         for k, cohort in enumerate(cohorts):
             mine = None if words is None else derive(words, (Purpose.LOOP, k, 0))
@@ -224,6 +231,7 @@ class Round(Transformed):
                 public,
                 own,
                 alive=cohort.survivors,
+                answering=None if cohort.survivors is None else answering[k],
                 before=own.state,
                 method=self.method,
                 runtime=self.runtime,
@@ -239,7 +247,7 @@ class Round(Transformed):
             collected,
             self.method,
             sums_key,
-            None if everybody else there,
+            None if everybody else jnp.concatenate(answering),
         )
         extra = []
         if a.robust is not None:
@@ -311,6 +319,23 @@ class Round(Transformed):
         public, own = jax.eval_shape(inputs, state, cohort, words)
         return mapping.trace(self._parts(total)[0], public, own, self.__name__)
 
+    def bits_per_client(self, state: State, cohort: Any) -> dict[str, int]:
+        """What one client sends in a round, in bits, by kind of message."""
+        cohorts = as_cohorts(cohort)
+        total = sum(c.clients for c in cohorts)
+        sent = self._program(state, cohorts[0], total).sent
+        rows = sum(math.prod(x.shape) * 8 * x.dtype.itemsize for x in _flat(sent.rows))
+        sizes = [math.prod(x.shape) for x in _flat(sent.sums)]
+        alone = {"alone": sizes.count(1)} if hasattr(self.method, "spares") else {}
+        found = dict(self.method.bits_per_client(sum(sizes), total, **alone))
+        if isinstance(self.algorithm.sparse, TopK):
+            # Of a dense vector only the largest entries travel, with their places.
+            offered = jax.eval_shape(self.algorithm.enrol, state.params)[1]
+            dense = sum(math.prod(x.shape) for x in _flat(offered))
+            found["update"] -= 32 * dense
+            found |= self.algorithm.sparse.bits_per_client(offered)
+        return found | ({"row": rows} if rows else {})
+
     def stage_jaxprs(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """One client's program, and the round."""
         state, cohort = args
@@ -346,6 +371,10 @@ class Round(Transformed):
         )
 
 
+def _flat(types: PyTree) -> list[Any]:
+    return list(jax.tree.leaves(types))
+
+
 def _sums_key(words: Any) -> Array:
     """The key of the sums, from that of the round."""
     return derive(words, (Purpose.CALL, 0, 0))
@@ -355,6 +384,14 @@ def _alive(cohort: Cohort) -> Array:
     if cohort.survivors is None:
         return jnp.ones(cohort.clients, bool)
     return jnp.asarray(cohort.survivors).astype(bool)
+
+
+def _answering(cohort: Cohort, method: Any) -> Array:
+    """Who sends the method something: padding that adds no noise sends zeros."""
+    there = _alive(cohort)
+    if cohort.present is None or getattr(method, "distributed", None) is not None:
+        return there
+    return there | ~jnp.asarray(cohort.present).astype(bool)
 
 
 def _scattered(clients: PyTree, kept: PyTree, ids: Any, alive: Any) -> PyTree:

@@ -11,8 +11,16 @@
 On CPU cores the matrix products of one client fill a core and a wide step falls out of
 its caches, so clients run one after the other unless all of them together are small. An
 accelerator wants many clients at once, as many as its memory has room for.
+
+With several processes a round needs all of them. One that dies ends the others' round with
+a `ProtocolError`: as soon as its connections break, or, where it hangs, after the time that
+`jax.distributed.initialize(..., heartbeat_timeout_seconds=)` states (JAX then ends the
+process itself). `fit` goes on from its checkpoint when all are started again.
 """
 
+import contextlib
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +29,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from privjax._typing import PyTree
-from privjax.errors import InputError
+from privjax.errors import InputError, PrivacyError, ProtocolError
 from privjax.passes.federated.client import SMALL
 
 # The part of an accelerator's memory that the clients of a chunk may take together, and
@@ -91,6 +99,34 @@ class Sharded:
     def devices(self) -> int:
         """How many parts the clients are divided into."""
         return int(self.mesh.shape[self.axis])
+
+
+# What JAX's errors are about where another process is gone.
+_GONE = re.compile(
+    "gloo|nccl|mpi|collective|all-?reduce|coordination|heartbeat|connection|peer",
+    re.IGNORECASE,
+)
+
+
+@contextlib.contextmanager
+def others(runtime: Any) -> Iterator[None]:
+    """Says so where a round failed because another process of the run is gone.
+
+    Raises: ProtocolError.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        together = isinstance(runtime, Sharded) and jax.process_count() > 1
+        known = isinstance(error, PrivacyError) or not _GONE.search(str(error))
+        if not together or known:
+            raise
+        raise ProtocolError(
+            f"process {jax.process_index()} of {jax.process_count()}: another process "
+            "of this run has ended or cannot be reached, so that its clients' sums are "
+            "missing. Start all of them again; `fit` goes on from its checkpoint. "
+            f"({str(error).splitlines()[0][:200]})"
+        ) from error
 
 
 def check(runtime: Any, *, nested: bool = False) -> Any:

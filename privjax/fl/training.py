@@ -19,6 +19,7 @@ from privjax._typing import Array
 from privjax.accounting import Ledger
 from privjax.dp.checkpoints import load_ledger, load_state, save_ledger, save_state
 from privjax.errors import BudgetError, InputError
+from privjax.fl import runtime as runtimes
 from privjax.fl.records import Records, Row, flat
 from privjax.fl.rounds import Algorithm, State
 from privjax.fl.samplers import Faults, Sampler
@@ -102,7 +103,8 @@ def fit(
       delta: at which epsilon is stated; needed where the algorithm is private.
       data_name: the clients' name in the ledger.
       checkpoints: a folder to save to, and to resume from. With the same `key` a resumed
-        run gives the bits that an uninterrupted one would have given.
+        run gives the bits that an uninterrupted one would have given. Several processes
+        need a folder each.
       log: a .csv or .jsonl file with a row of metrics per round.
       callbacks: called with a `Report`; True ends the run.
       progress: show a progress bar.
@@ -112,6 +114,7 @@ def fit(
     Raises:
       BudgetError: the budget admits not even one round.
       InputError: arguments that do not fit together, or a checkpoint of another run.
+      ProtocolError: with several processes, another one is gone.
     """
     if every < 1 or rounds < 0:
         raise InputError(f"every={every}, rounds={rounds}: no run.")
@@ -132,7 +135,7 @@ def fit(
                     f"the run in {checkpoints} was begun with another key=: it can be "
                     "resumed with that one, or without any."
                 )
-    account = _Account.of(algorithm, state, sampler, ledger, delta, data_name)
+    account = Account.of(algorithm, state, sampler, ledger, delta, data_name)
     total, stopped = rounds, "rounds"
     if account is not None:
         affordable = account.affordable(start, rounds)
@@ -149,7 +152,8 @@ def fit(
     asked = islice(sampler.rows(draw_key, total), start, None)
     state = jax.tree.map(jnp.copy, state)
     done = start
-    with _bar(progress, rounds, done) as show:
+    runtime = algorithm.round.runtime
+    with _bar(progress, rounds, done) as show, runtimes.others(runtime):
         while done < total:
             now = min(every - done % every, total - done)
             if account is not None:
@@ -193,7 +197,7 @@ def fit(
 
 
 @dataclass
-class _Account:
+class Account:
     """What rounds cost: the algorithm's event, as the sampler charges it."""
 
     ledger: Ledger
@@ -212,7 +216,7 @@ class _Account:
         ledger: Ledger | None,
         delta: float | None,
         name: str,
-    ) -> "_Account | None":
+    ) -> "Account | None":
         event = algorithm.event(sampler.room, state.params)
         if event is None:
             if ledger is not None:

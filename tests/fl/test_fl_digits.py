@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from privjax import fl
+from privjax.aggregation import RandomK, TopK, quantised
 from privjax.datasets.digits import digits
 from privjax.prg import insecure_key
 
@@ -77,6 +78,17 @@ RUNS: dict[str, tuple[Any, int]] = {
         fl.mime_lite(losses, optimiser=SGD(0.1, momentum=0.9), **LOCAL),
         120,
     ),
+    # Losses of clients near 0 weigh next to nothing: q is small, as in the paper.
+    "qfedavg": (fl.qfedavg(losses, rate=0.7, q=0.1, **LOCAL), 200),
+    "top 10 %": (fl.fedavg(losses, client=SGD(0.7), compress=TopK(0.1), **LOCAL), 200),
+    "any 20 %": (
+        fl.fedavg(losses, client=SGD(0.7), compress=RandomK(0.2), **LOCAL),
+        200,
+    ),
+    "4 bits": (
+        fl.fedavg(losses, client=SGD(0.7), aggregate=quantised(4), **LOCAL),
+        200,
+    ),
 }
 
 
@@ -99,12 +111,14 @@ def test_within_two_percent_of_training_in_one_place(name: str) -> None:
     algorithm, rounds = RUNS[name]
     cohort = DATA.cohort()
 
-    def one(state: Any, _: Any) -> Any:
-        return algorithm.round(state, cohort)[0], None
+    def one(state: Any, key: Any) -> Any:
+        extra = {"key": key} if algorithm.round.needs_key else {}
+        return algorithm.round(state, cohort, **extra)[0], None
 
     state = algorithm.init(parameters(), CLIENTS)
-    run = jax.jit(lambda s: jax.lax.scan(one, s, None, length=rounds)[0])
-    assert float(accuracy(run(state).params)) >= CENTRALISED - 0.02
+    run = jax.jit(lambda s, keys: jax.lax.scan(one, s, keys)[0])
+    keys = jax.random.split(insecure_key(0), rounds)
+    assert float(accuracy(run(state, keys).params)) >= CENTRALISED - 0.02
 
 
 def test_personal_layers_and_fine_tuning_beat_one_model_for_all() -> None:
@@ -134,7 +148,10 @@ def test_personal_layers_and_fine_tuning_beat_one_model_for_all() -> None:
 
 
 def test_clusters_are_found() -> None:
-    """Half of the clients call every digit by another name."""
+    """Half of the clients call every digit by another name: each half gets its model.
+
+    As in the paper's experiments clients of one cluster have data of one law.
+    """
     parts = fl.partition.iid(len(TRAIN[1]), CLIENTS)
     cohort = fl.ClientData(TRAIN, parts).cohort()
     x, y = cohort.data
@@ -147,13 +164,18 @@ def test_clusters_are_found() -> None:
         lambda p: rng.normal(0, 0.18 * (p.ndim > 1), (2, *p.shape)).astype("f4"),
         parameters(),
     )
-    state = algorithm.init(both)
-    for _ in range(20):
-        state, metrics = algorithm.round(state, cohort)
-    assert metrics["members"].tolist() == [5.0, 5.0]
+    run = jax.jit(
+        lambda s: jax.lax.scan(
+            lambda s, _: algorithm.round(s, cohort), s, None, length=200
+        )
+    )
+    state, metrics = run(algorithm.init(both))
+    assert metrics["members"][-1].tolist() == [5.0, 5.0]
     each = [jax.tree.map(lambda p, k=k: p[k], state.params) for k in (0, 1)]
-    hits = [float(accuracy(params)) for params in each]
-    assert max(hits) > 0.85 and min(hits) < 0.1
+    first, second = sorted(each, key=accuracy)
+    other = jnp.argmax(logits(first, DIGITS.x_test), axis=1)
+    hits = accuracy(second), jnp.mean(other == 9 - DIGITS.y_test)
+    assert min(map(float, hits)) >= CENTRALISED - 0.02
 
 
 def test_a_hundred_thousand_clients_of_whom_a_thousand_are_asked() -> None:

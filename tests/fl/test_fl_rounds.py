@@ -306,6 +306,30 @@ def _round(algorithm: Any, state: Any, cohort: Any, key: Any) -> Any:
     return algorithm.round(state, cohort, **extra)
 
 
+def test_padding_is_nobodys_drop_out() -> None:
+    """A secure sum for which all must answer, over a cohort that is not full.
+
+    Where each client adds a part of the noise, padding would be missed, and is refused.
+    """
+    rows = [np.arange(3 * i, 3 * i + 3) for i in range(4)]
+    flat = [np.concatenate([np.asarray(c[k], "f4") for c in DATA]) for k in (0, 1)]
+    data = fl.ClientData((flat[0][:12], flat[1][:12]), rows)
+    cohort = data.cohort([2, 0, 1, 0], present=np.array([1, 1, 1, 0]))
+    assert cohort.present.tolist() == [True, True, True, False]
+    key = {"key": insecure_key(0)}
+    found = averaging(aggregate="secure")
+    found = found.round(found.init(START), cohort, **key)
+    close(found[0].params, _first(averaging(), cohort)[0].params, 1e-5)
+    assert found[1]["clients"] == 3
+    report = explain(averaging().round, averaging().init(START), cohort)
+    labels = {e.name: e.label for e in report.inputs}
+    assert labels["cohort.present"] == "the server's choice"
+    noise = aggregation.DistributedGaussian(0.5)
+    noisy = averaging(aggregate=secure_sum(32, clip=1.0, noise=noise), expected=3.0)
+    with pytest.raises(ProtocolError, match="dropped"):
+        noisy.round(noisy.init(START), cohort, **key)
+
+
 def test_the_client_is_a_function_of_its_own() -> None:
     """It can be exported and run on a real client; the server needs the sums only."""
     state = PLAIN.init(START)

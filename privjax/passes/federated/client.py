@@ -20,8 +20,8 @@ from privjax._typing import Array
 from privjax.core.labels import Analysis, infer
 from privjax.core.trace import Traced
 from privjax.errors import InputError, LeakError
-from privjax.passes.federated.sequence import collector, in_sequence
-from privjax.passes.federated.survivors import aggregate
+from privjax.passes.federated.sequence import gathered
+from privjax.passes.federated.survivors import aggregate, present
 from privjax.passes.units.rules import HOST
 
 # Below this many bytes in and out of all clients together, mapped clients stay in a
@@ -143,34 +143,45 @@ def mean_over_clients(
     own = _mine(values, program.own)
     bounded = hasattr(method, "contribution") and bool(program.averaged)
 
-    def one(own: list[Any], weight: Any) -> tuple[list[Any], list[Any]]:
+    def run(own: list[Any]) -> list[Any]:
         rest = iter(own)
         pairs = zip(values, program.own, strict=True)
-        flat = [next(rest) if mine else v for v, mine in pairs]
-        out = update(*flat)
-        common = [out[k] for k in program.common]
+        return update(*[next(rest) if mine else v for v, mine in pairs])
+
+    def one(client: Any) -> tuple[list[Any], Any, Any]:
+        own, weight, there = client
+        out = run(own)
         parts = [out[k] for k in program.averaged]
         parts = parts if bounded else method.prepare(parts)
-        parts = [part.astype(_wide(part.dtype)) for part in parts]
+        parts = [part.astype(wide(part.dtype)) for part in parts]
         if bounded:
-            return method.contribution(parts, weight, clip, clients), common
-        if weight is not None:
+            parts = method.contribution(parts, weight, clip, clients)
+        elif weight is not None:
             parts = [part * weight.astype(part.dtype) for part in parts] + [weight]
-        return parts, common
+        if there is not None:
+            parts = [present(there, part) for part in parts]
+        return parts, (), ()
 
-    def sums_of(parts: Sequence[Any]) -> Any:
-        consts = _compat.open_jaxpr(program.closed)[1]
-        bound = [
-            x for x in (*values, weights, survivors, clip, *consts) if x is not None
-        ]
-        return collector(method, key_words, clients, parts, bound)
-
-    if strategy == "vmap":
-        parts, stacked = jax.vmap(one)(own, weights)
-        sums = aggregate(parts, method, key_words, survivors) if parts else []
-        common = [c[0] for c in stacked]
-    else:
-        sums, common = in_sequence(one, (own, weights), clients, survivors, sums_of)
+    consts = _compat.open_jaxpr(program.closed)[1]
+    bound = [x for x in (*values, weights, survivors, clip, *consts) if x is not None]
+    sums: list[Any] = []
+    if program.averaged:
+        found = gathered(
+            one,
+            (own, weights, survivors),
+            clients=clients,
+            chunk=clients if strategy == "vmap" else 1,
+            method=method,
+            key_words=key_words,
+            answering=survivors,
+            bound=bound,
+        )
+        sums = found.parts
+        if not found.summed:
+            sums = aggregate(sums, method, key_words, survivors)
+    # What does not depend on the clients is the first one's.
+    first = run([x[0] for x in own]) if program.common else []
+    common = [first[k] for k in program.common]
 
     avals = program.closed.out_avals
     out: list[Any] = [None] * len(avals)
@@ -194,7 +205,7 @@ def _mine(values: Sequence[Any], own: Sequence[bool]) -> list[Any]:
     return [v for v, mine in zip(values, own, strict=True) if mine]
 
 
-def _wide(dtype: Any) -> Any:
+def wide(dtype: Any) -> Any:
     """The type in which sums of a type are formed: at least float32."""
     return (
         jnp.promote_types(dtype, jnp.float32) if np.dtype(dtype).itemsize < 4 else dtype
