@@ -30,6 +30,8 @@ SUITES = (
     "federated_aggregation",
     "federated_algorithms",
 )
+# Longer, or with other systems: run by name.
+ON_REQUEST = ("dp_accuracy", "federated_peers")
 HERE = Path(__file__).resolve().parent
 
 Row = dict[str, Any]
@@ -108,7 +110,7 @@ def main() -> None:
     parser.add_argument(
         "--only",
         action="append",
-        choices=SUITES,
+        choices=(*SUITES, *ON_REQUEST),
         help="run this suite alone; may be given several times",
     )
     parser.add_argument(
