@@ -61,7 +61,9 @@ def _sub(x: Pair, y: Pair) -> Pair:
     return _add(x, _neg(y))
 
 
-def _conj(x: Pair, *, input_dtype: Any = None) -> Pair:
+def _conj(x: Any, *, input_dtype: Any = None) -> Pair:
+    if not isinstance(x, Pair):  # a real counts as complex
+        return Pair(x, None)
     return Pair(x.re, None if x.im is None else -x.im)
 
 

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from privjax import _compat
 from privjax.core import control
@@ -27,16 +29,48 @@ CALLS = frozenset(
     }
 )
 REMAT = frozenset({"remat2", "checkpoint"})
+LOOP = frozenset({"while"})
 
 
 class _Inline(Interpreter):
     tagged = False
 
     def __init__(self, names: frozenset[str]) -> None:
-        self.markers = names
+        self.markers = names | LOOP
         # `control` keeps these as calls, the others it inlines anyhow.
         kept = names & ({"jit", "pjit"} | REMAT)
-        self.rules = control.RULES | dict.fromkeys(kept, control.inline)
+        own = {"while": _while_loop, **dict.fromkeys(kept, control.inline)}
+        self.rules = control.RULES | own
+
+
+def _while_loop(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
+    """`while`: one under `vmap` has a predicate for every lane.
+
+    It goes on while any lane does, and a lane that is over keeps its state.
+    """
+    nc, nb = params["cond_nconsts"], params["body_nconsts"]
+    if not params["cond_jaxpr"].out_avals[0].shape:
+        return control.while_loop(cx, *values, **params)
+    cond_consts, body_consts = values[:nc], values[nc : nc + nb]
+
+    def test(state: Sequence[Any]) -> Any:
+        return run(cx, params["cond_jaxpr"], [*cond_consts, *state])[0]
+
+    def body(carry: Any) -> Any:
+        more, state = carry
+        new = run(cx, params["body_jaxpr"], [*body_consts, *state])
+        kept = [_chosen(more, n, s) for n, s in zip(new, state, strict=True)]
+        return jnp.logical_and(more, test(kept)), kept
+
+    init = [jnp.asarray(v) for v in values[nc + nb :]]
+    return lax.while_loop(lambda c: jnp.any(c[0]), body, (test(init), init))[1]
+
+
+def _chosen(lanes: Any, new: Any, old: Any) -> Any:
+    """`new` in the lanes (leading axes) that go on, else `old`."""
+    return lax.select(
+        lax.broadcast_in_dim(lanes, new.shape, range(lanes.ndim)), new, old
+    )
 
 
 class _Cse(Interpreter):
@@ -74,11 +108,13 @@ class _Cse(Interpreter):
 def inline(closed: Any, *, remat: bool = False, **options: Any) -> Any:
     """Splice the bodies of jit, custom_jvp and custom_vjp calls in place.
 
+    Loops that `vmap` gave many predicates get a single one.
+
     With `remat=True` those of `jax.checkpoint` too (where recomputing is no gain).
     `options` go to `trace_flat`.
     """
     names = CALLS | REMAT if remat else CALLS
-    if not mentions(closed, names):
+    if not mentions(closed, names | LOOP):
         return closed
     return retrace(closed, lambda *xs: run(_Inline(names), closed, xs), **options)
 

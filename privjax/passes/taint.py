@@ -13,9 +13,11 @@ class Tainted:
     """An array that depends on a secret.
 
     `columns`: the parts that indices were put together from, where that is known.
+    `real`: the real numbers whose bits these are, if they are.
     """
 
     columns: Any = None
+    real: Any = None
 
     def __init__(self, array: Any) -> None:
         self.array = array

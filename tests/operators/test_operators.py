@@ -1,5 +1,6 @@
 """The table of operators: every example right, the page up to date, refusals explained."""
 
+import json
 from pathlib import Path
 
 import jax
@@ -9,9 +10,11 @@ import pytest
 import privjax
 from privjax import operators
 from privjax.core.interpret import mentions
+from privjax.operators import table
 from privjax.operators.names import GROUPS
 
-PAGE = Path(__file__).parents[2] / "OPERATORS.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "OPERATORS.md"
 NAMES = [name for members in GROUPS.values() for name in members]
 TOGETHER = {
     group: [name for name in members if name in operators.EXAMPLES]
@@ -52,6 +55,18 @@ def test_the_page_lists_every_primitive_and_counts():
     ruled = len(NAMES) - text.count("| refused: ")
     assert text.startswith(f"# Operators\n\n{ruled} of JAX's {len(NAMES)} primitives")
     assert ruled >= 185
+
+
+def test_the_page_says_what_the_sweep_found():
+    """At least 90 % of the functions that plain JAX runs, and no crash."""
+    found = json.loads((ROOT / "benchmarks" / "results" / "sweep.json").read_text())
+    assert (found["passed"], found["ran"]) == table.SWEPT
+    assert found["passed"] >= 0.9 * found["ran"]
+    assert not [v for v in found["functions"].values() if v.startswith("crash")]
+    line = next(v for v in operators.page(["add"]).splitlines() if "jax.nn" in v)
+    assert line in PAGE.read_text().splitlines(), (
+        f"run: privjax operators > {PAGE.name}"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES[::9])

@@ -387,3 +387,80 @@ def branches_on_secrets(x, y):
 @program(real(8))
 def spectrum(x):
     return jnp.abs(jnp.fft.rfft(x)) ** 2
+
+
+@program(real(4, 2))
+def kalman_filter(observed):
+    transition, noise = jnp.array([[1.0, 0.1], [0.0, 1.0]]), 0.1 * jnp.eye(2)
+
+    def step(state, y):
+        mean, cov = state
+        mean, cov = transition @ mean, transition @ cov @ transition.T + noise
+        gain = cov @ jnp.linalg.inv(cov + noise)
+        return (mean + gain @ (y - mean), cov - gain @ cov), mean
+
+    return lax.scan(step, (jnp.zeros(2), jnp.eye(2)), observed)[1]
+
+
+@program(real(3, 3), whole(4, high=3))
+def viterbi(scores, observed):
+    step_score = jax.nn.log_softmax(scores)
+
+    def forward(best, y):
+        paths = best[:, None] + step_score
+        return paths.max(0) + scores[:, y], paths.argmax(0)
+
+    best, back = lax.scan(forward, scores[:, observed[0]], observed[1:])
+    last = jnp.argmax(best)
+    return lax.scan(lambda s, b: (b[s], b[s]), last, back, reverse=True)[1], last
+
+
+@program(real(6, 2), real(2, 2))
+def gaussian_mixture_step(x, means):
+    weight = jax.nn.softmax(-0.5 * ((x[:, None] - means) ** 2).sum(-1), 1)
+    total = weight.sum(0)[:, None]
+    new = weight.T @ x / total
+    gap = x[:, None] - new
+    return new, jnp.einsum("nk,nki,nkj->kij", weight, gap, gap) / total[..., None]
+
+
+@program(real(4))
+def random_numbers_of_keys_made_inside(x):
+    keys = jax.random.split(jax.random.key(0), 3)
+    kept = jax.random.bernoulli(jax.random.PRNGKey(1), 0.5, x.shape)
+    return (
+        jnp.where(kept, 2 * x, 0),
+        jax.random.permutation(keys[0], x),
+        jax.random.categorical(keys[1], x),
+        x + jax.random.normal(keys[2], x.shape),
+    )
+
+
+@program(np.array([-1.5, 0.0, 0.25, -(2.0**-18)], np.float32), real(4))
+def signs_of_bits(x, y):
+    return jnp.signbit(x), jnp.copysign(y, x), jax.scipy.special.gammasgn(y)
+
+
+@program(real(3, 2))
+def collectives_of_lanes(x):
+    def lane(v):
+        return lax.psum(v, "i"), lax.pmax(v, "i"), v - lax.pmean(v, "i")
+
+    return jax.vmap(lane, axis_name="i")(x)
+
+
+@program(np.array([0.3, 1.7, 0.9], np.float32), max_steps=6)
+def loops_in_lanes(x):
+    """One test for every lane, on public counts and on secrets."""
+    counted = jax.vmap(lambda v, n: lax.fori_loop(0, n, lambda _, c: 0.5 * c + v, 1.0))(
+        x, jnp.arange(3)
+    )
+    doubled = jax.vmap(lambda v: lax.while_loop(lambda c: c < 2.0, lambda c: 2 * c, v))(
+        x
+    )
+    return counted, doubled
+
+
+@program(real(2, 2), real(2, 2))
+def conjugates(x, y):
+    return lax.conj(x), jnp.conj(lax.complex(x, y))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import fast
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -214,7 +215,7 @@ def test_against_float64(group: str) -> None:
     """All functions of a group in one program, on the reference protocol."""
     args, cases = GROUPS[group]
     together = lambda *xs: [case.fun(*xs) for case in cases.values()]  # noqa: E731
-    results = privjax.secret_shared(together, protocol="reference")(*args)
+    results = fast.secret_shared(together, protocol="reference")(*args)
     wide = [np.asarray(a, np.float64) for a in args]
     for (name, case), result in zip(cases.items(), results, strict=True):
         got = np.asarray(result, np.float64)
@@ -239,7 +240,7 @@ def test_under_jit_and_vmap_of_a_protocol() -> None:
     def fun(x: Any) -> Any:
         return jnp.stack([jnp.arcsinh(x), jnp.sin(x)])
 
-    shared = privjax.secret_shared(fun)
+    shared = fast.secret_shared(fun)
     x = np.array([[0.5, -1.25], [3.0, 0.0]], np.float32)
     keys = jax.random.split(privjax.random.insecure_key(5), 2)
     got = jax.jit(jax.vmap(lambda k, v: shared(v, key=k)))(keys, x)
@@ -255,12 +256,12 @@ def test_adam_with_an_eps_below_resolution() -> None:
 
     m = np.array([0.0, 2.0**-18, 0.01, 3.0, 0.0], np.float32)
     v = np.array([0.0, 0.0, 0.0001, 9.0, 1.0], np.float32)
-    got = privjax.secret_shared(step, protocol="reference")(m, v)
+    got = fast.secret_shared(step, protocol="reference")(m, v)
     np.testing.assert_allclose(got, [0.0, 0.0, 1.0, 1.0, 0.0], atol=2.0**-10)
 
 
 def test_division_by_a_public_zero_is_zero() -> None:
-    shared = privjax.secret_shared(
+    shared = fast.secret_shared(
         lambda x, y: (x / 0.0, x / y), public=("y",), protocol="reference"
     )
     for got in shared(np.float32([1.5, -2.0]), np.float32([0.0, 4.0])):
@@ -290,7 +291,7 @@ REFUSED = {
 def test_refusals_say_why(name: str) -> None:
     fun, error, match = REFUSED[name]
     with pytest.raises(error, match=match):
-        privjax.secret_shared(fun, protocol="reference")(np.float32([1.5, 2.5]))
+        fast.secret_shared(fun, protocol="reference")(np.float32([1.5, 2.5]))
 
 
 def test_tables_agree() -> None:

@@ -11,6 +11,7 @@ from privjax.core import control
 from privjax.core.interpret import run
 from privjax.passes.decompose import (
     branches,
+    collectives,
     contraction,
     elementary,
     fourier,
@@ -20,6 +21,7 @@ from privjax.passes.decompose import (
     order,
     pooling,
     reductions,
+    signs,
     special,
     windows,
 )
@@ -54,7 +56,13 @@ class Decompose(TaintPass):
     def __init__(self, max_steps: int | None = None) -> None:
         self.max_steps = max_steps
 
-    rules = control.RULES | branches.RULES | indexing.RULES
+    rules = {
+        **control.RULES,
+        **branches.RULES,
+        **indexing.RULES,
+        **signs.RULES,
+        **collectives.RULES,
+    }
 
     def default(self, values: Sequence[Any]) -> list[Any]:
         name, params = self.eqn.primitive.name, self.eqn.params

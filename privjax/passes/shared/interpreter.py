@@ -139,6 +139,7 @@ class Shared(Interpreter):
     def encode(self, value: Any, scale: int) -> Any:
         """Public reals as ring elements; what does not fit saturates (-inf in a mask)."""
         self._fits(value)
+        self._resolved(value, scale)
         real = jnp.asarray(value).astype(self.fp.real)
         bound = self.fp.max_value * (1 - 2.0**-20)
         return self.fp.encode(jnp.clip(jnp.nan_to_num(real), -bound, bound), scale)
@@ -160,6 +161,18 @@ class Shared(Interpreter):
                 f"point: it counts as {self.fp.max_value:.4g}. Rescale, or give "
                 "fixed_point= fewer fractional bits.",
                 RangeWarning,
+            )
+
+    def _resolved(self, value: Any, scale: int) -> None:
+        """Note a constant that rounds to 0."""
+        if not isinstance(value, (np.ndarray, np.generic)):
+            return
+        a = np.abs(np.asarray(value, np.float64))
+        small = a[(a > 0) & (a < 2.0 ** -(scale + 1))]
+        if small.size:
+            self.note(
+                f"the constant {small.max():.4g}{self.where()} is below the resolution "
+                f"of {2.0**-scale:.4g} and counts as 0"
             )
 
     def note(self, text: str, category: type[Warning] | None = None) -> None:
@@ -197,7 +210,11 @@ class Shared(Interpreter):
         """Public equations run as they are; small constants are folded, so that rules
         see the value of `1 / batch` and not only that it is public."""
         constants = all(isinstance(v, (np.ndarray, np.generic)) for v in values)
-        small = all(v.aval.size <= 4096 for v in self.eqn.outvars)
+        small = all(
+            v.aval.size <= 4096
+            and not jnp.issubdtype(v.aval.dtype, jax.dtypes.extended)
+            for v in self.eqn.outvars  # a key has no NumPy form
+        )
         if not (values and constants and small) or any(sub_jaxprs(self.eqn)):
             return super().plain(values)
         with jax.ensure_compile_time_eval():
