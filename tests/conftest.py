@@ -20,6 +20,9 @@ DEFAULTS = {
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    # Most programs here run once: compiling them is the work.
+    "XLA_FLAGS": "--xla_backend_optimization_level=0"
+    " --xla_cpu_use_fusion_emitters=false",
 }
 for _name, _value in DEFAULTS.items():
     os.environ.setdefault(_name, _value)
