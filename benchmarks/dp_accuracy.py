@@ -170,7 +170,23 @@ def found(task: Task, epsilon: float | None) -> Settings:
 
 
 # What `found` found.
-SETTINGS: dict[tuple[str, float | None], Settings] = {}
+SETTINGS: dict[tuple[str, float | None], Settings] = {
+    ("Boston Housing", 0.5): (0.5, 10, 0.03),
+    ("Boston Housing", 1.0): (0.5, 30, 0.03),
+    ("Boston Housing", 3.0): (0.5, 30, 0.03),
+    ("Boston Housing", 8.0): (0.15, 10, 0.1),
+    ("Boston Housing", None): (0.15, 30, 0.1),
+    ("Pima Indians Diabetes", 0.5): (0.15, 10, 0.03),
+    ("Pima Indians Diabetes", 1.0): (0.15, 30, 0.03),
+    ("Pima Indians Diabetes", 3.0): (0.5, 30, 0.3),
+    ("Pima Indians Diabetes", 8.0): (0.5, 30, 0.1),
+    ("Pima Indians Diabetes", None): (0.15, 10, 0.3),
+    ("digits, CNN", 0.5): (0.15, 30, 0.03),
+    ("digits, CNN", 1.0): (0.5, 30, 0.3),
+    ("digits, CNN", 3.0): (0.15, 30, 0.1),
+    ("digits, CNN", 8.0): (0.15, 30, 0.3),
+    ("digits, CNN", None): (0.15, 30, 0.3),
+}
 
 
 def rows() -> list[dict[str, Any]]:

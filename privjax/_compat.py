@@ -77,3 +77,18 @@ def under_trace() -> bool:
     or `jvp`, and becomes a tracer only where a program is being recorded.
     """
     return isinstance(jax.lax.add(1, 1), Tracer)
+
+
+def compiled(primitive: Any, *static: str) -> Any:
+    """An implementation of a primitive: its lowering, compiled.
+
+    Also under `jax.disable_jit()`, where a jit of the primitive would call itself for
+    ever. `static` names the parameters.
+    """
+    run = jax.jit(primitive.bind, static_argnames=static)
+
+    def implementation(*args: Any, **params: Any) -> Any:
+        with jax.disable_jit(False):
+            return run(*args, **params)
+
+    return implementation

@@ -5,6 +5,7 @@ start inherit it; each can be overridden from outside.
 """
 
 import gc
+import importlib.metadata
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +22,10 @@ DEFAULTS = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     # Most programs here run once: compiling them is the work.
-    "XLA_FLAGS": "--xla_backend_optimization_level=0"
-    " --xla_cpu_use_fusion_emitters=false",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
 }
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # unknown to later ones
+    DEFAULTS["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 for _name, _value in DEFAULTS.items():
     os.environ.setdefault(_name, _value)
 

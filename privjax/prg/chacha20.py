@@ -234,16 +234,11 @@ def _jvp(primals: Sequence[Any], _: Sequence[Any], **params: Any) -> tuple[Any, 
     return out, ad.Zero(jax.typeof(out).to_tangent_aval())
 
 
-@partial(jax.jit, static_argnames=("words", "by_word"))
-def _eager(seeds: Array, *, words: int, by_word: bool) -> Array:
-    return chacha20_p.bind(seeds, words=words, by_word=by_word)
-
-
 _expand_jit = jax.jit(_expand, static_argnames=("words", "by_word", "pieces"))
 _whole = mlir.lower_fun(partial(_expand_jit, pieces=False), multiple_results=False)
 _tiled = mlir.lower_fun(partial(_expand_jit, pieces=True), multiple_results=False)
 chacha20_p.def_abstract_eval(_abstract)
-chacha20_p.def_impl(_eager)
+chacha20_p.def_impl(_compat.compiled(chacha20_p, "words", "by_word"))
 mlir.register_lowering(chacha20_p, _whole)
 mlir.register_lowering(chacha20_p, _tiled, platform="cpu")
 batching.primitive_batchers[chacha20_p] = _batch

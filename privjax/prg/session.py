@@ -158,10 +158,6 @@ def _compute(key: Array, *arrays: Array, lanes: int, note: str) -> Array:
 
 session_p = _compat.Primitive("session")
 _compute_jit = jax.jit(_compute, static_argnames=("lanes", "note"))
-_eager = jax.jit(
-    lambda *args, lanes, note: session_p.bind(*args, lanes=lanes, note=note),
-    static_argnames=("lanes", "note"),
-)
 
 
 def _abstract(key: Any, *arrays: Any, lanes: int, note: str) -> Any:
@@ -228,7 +224,7 @@ def universal_hash(key: Array, *arrays: Array) -> Array:
 
 
 session_p.def_abstract_eval(_abstract)
-session_p.def_impl(_eager)
+session_p.def_impl(_compat.compiled(session_p, "lanes", "note"))
 mlir.register_lowering(session_p, mlir.lower_fun(_lowered, multiple_results=False))
 batching.primitive_batchers[session_p] = _batch
 ad.primitive_jvps[session_p] = _jvp

@@ -198,7 +198,7 @@ def _batch(args: Sequence[Array], dims: Sequence[Any]) -> tuple[Array, int]:
 
 
 matmul_p.def_abstract_eval(_abstract)
-matmul_p.def_impl(jax.jit(lambda x, y: matmul_p.bind(x, y)))
+matmul_p.def_impl(_compat.compiled(matmul_p))
 mlir.register_lowering(matmul_p, mlir.lower_fun(_lowered, multiple_results=False))
 batching.primitive_batchers[matmul_p] = _batch
 

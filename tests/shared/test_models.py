@@ -123,3 +123,13 @@ def test_integer_state_of_an_optimiser_is_public_and_exact():
     assert out[0].count == 1 and out[0].count.dtype == jnp.int32
     entries = {e.name: e.label for e in privjax.explain(fun, state).inputs}
     assert entries["s[0].count"].startswith("public")
+
+
+def test_without_jit():
+    """Who debugs with `jax.disable_jit` gets results, and the same random numbers."""
+    key, x = privjax.random.insecure_key(3), np.arange(3, dtype=np.float32)
+    draws = jax.random.normal(key, (3,))
+    with jax.disable_jit():
+        np.testing.assert_array_equal(jax.random.normal(key, (3,)), draws)
+        got = privjax.secret_shared(lambda x: x * x + 1, protocol="reference")(x)
+    np.testing.assert_allclose(got, x * x + 1, atol=1e-4)
