@@ -279,27 +279,31 @@ def keystream(key: Array, nonce: Nonce, words: int, *, counter: int = 0) -> Arra
     return _stream(key, nonce, words, counter, False)
 
 
-def transposed(key: Array, nonce: Nonce, words: int) -> Array:
+def transposed(key: Array, nonce: Nonce, words: int, *, counter: Word = 0) -> Array:
     """`keystream`, in another order and faster: first word 0 of every block, and so on.
 
-    The blocks are those of 0 to ceil(words / 16), of which the last words of the last
-    may be missing in the order given here. Raises: as `keystream`.
+    The blocks are ceil(words / 16) from `counter` on, of which the last words of the last
+    may be missing in the order given here. Raises: as `keystream`; a traced `counter` is
+    the caller's to keep in range.
     """
-    return _stream(key, nonce, words, 0, True)
+    return _stream(key, nonce, words, counter, True)
 
 
-def _stream(key: Array, nonce: Nonce, words: int, counter: int, by_word: bool) -> Array:
+def _stream(
+    key: Array, nonce: Nonce, words: int, counter: Word, by_word: bool
+) -> Array:
     if key.shape != (KEY_WORDS,) or key.dtype != np.uint32:
         raise InputError(f"a ChaCha20 key is uint32[8], not {key.dtype}{key.shape}.")
     blocks = -(-words // BLOCK_WORDS)
-    if not (words >= 0 and counter >= 0 and counter + blocks <= 2**32):
+    first = counter if isinstance(counter, int) else 0
+    if not (words >= 0 and first >= 0 and first + blocks <= 2**32):
         raise InputError(f"{words} words from block {counter} on: out of range.")
     last = [_word(w) for w in nonce]
     if len(last) != NONCE_WORDS:
         raise InputError(f"a ChaCha20 nonce has three words, not {len(last)}.")
     if words == 0:
         return jnp.zeros((0,), np.uint32)
-    rest = jnp.stack([jnp.asarray(w) for w in (np.uint32(counter), *last)])
+    rest = jnp.stack([jnp.asarray(w) for w in (_word(counter), *last)])
     seed = jnp.concatenate([key, rest])
     return chacha20_p.bind(seed, words=words, by_word=by_word)
 

@@ -29,6 +29,7 @@ The tests compute these errors, cell by cell. It is not the exact discrete Gauss
 Canonne, Kamath and Steinke (2020).
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -38,8 +39,8 @@ from jax import lax
 
 from privjax._typing import Array, Shape
 from privjax.errors import InputError
-from privjax.prg.buffer import in_a_buffer
-from privjax.prg.chacha20 import Nonce, bits
+from privjax.prg.chacha20 import Nonce
+from privjax.prg.pieces import drawn
 
 # Bits of each of the two uniform parts, at most; the rest of 64 bits is for Z.
 _FINE_BITS = 11
@@ -144,14 +145,19 @@ def gaussian_on_grid(
     fine = jnp.clip(_exponent(sigma) - _exponent(grid) - _COARSE_BITS, 0, _FINE_BITS)
     step = grid * _power(fine)
 
-    # Fused into what follows, the generator's last step would keep it from vectorising.
-    high, low = in_a_buffer(lambda: bits(key, nonce, (2, *shape), np.uint32), key[0])
+    draw = partial(_on_grid, scale=sigma / step, fine=fine, grid=grid)
+    return drawn(key, nonce, shape, 2, draw)
+
+
+def _on_grid(words: Array, scale: Array, fine: Array, grid: Array) -> Array:
+    """From uint32[2, n]; a coarse step is 2^fine steps of the grid."""
+    high, low = words
     # |Z| from 31 + 10 bits, in the middle of their cell of (0, 1]; its sign from one.
     upper = (high >> np.uint32(1)).astype(np.int32).astype(np.float32)
     lower = (low & np.uint32(2**10 - 1)).astype(np.int32).astype(np.float32)
     q = upper * _f32(2.0**-31) + (lower + _f32(0.5)) * _f32(2.0**-41)
     z = _normal(q, (high & np.uint32(1)) != 0)
-    coarse = jnp.round(z * (sigma / step)).astype(np.int32)
+    coarse = jnp.round(z * scale).astype(np.int32)
     # Two uniforms of `fine` bits from the upper 22 bits of the second word.
     drop = (_FINE_BITS - fine).astype(np.uint32)
     mask = np.uint32(2**_FINE_BITS - 1)

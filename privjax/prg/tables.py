@@ -26,8 +26,8 @@ import numpy as np
 from privjax._typing import Array, Shape
 from privjax.errors import InputError
 from privjax.prg import exact
-from privjax.prg.buffer import in_a_buffer
-from privjax.prg.chacha20 import Nonce, bits
+from privjax.prg.chacha20 import Nonce
+from privjax.prg.pieces import drawn
 
 WORDS = 3
 BITS = 32 * WORDS
@@ -114,12 +114,13 @@ def draw(key: Array, nonce: Nonce, shape: Shape, table: Table) -> Array:
     """
     if not table.cuts:
         return jnp.full(shape, np.int32(table.first))
-    words = in_a_buffer(lambda: bits(key, nonce, (WORDS, *shape), np.uint32), key[0])
-    return np.int32(table.first) + _look_up(words, *table.aliases)
+    limits, other = table.aliases
+    look_up = functools.partial(_look_up, limits=limits, other=other)
+    return np.int32(table.first) + drawn(key, nonce, shape, WORDS, look_up)
 
 
 def _look_up(words: Array, limits: np.ndarray, other: np.ndarray) -> Array:
-    """The column of 96 bits, or its alias: int32."""
+    """The column of each 96 bits, uint32[3, n], or its alias: int32[n]."""
     rest = np.uint32(32 - (other.size.bit_length() - 1))
     column = (words[0] >> rest).astype(np.int32)
     x, y, z = words[0] & np.uint32((1 << int(rest)) - 1), words[1], words[2]

@@ -90,13 +90,19 @@ def square_sum(x: Array) -> Array:
 
 def masked(x: Array, keep: Array) -> Array:
     """Rows of units that are left out become zero, also where they are not finite."""
-    keep = lax.broadcast_in_dim(keep, x.shape, (0,))
-    return lax.select(keep, x, jnp.zeros_like(x))
+    flat = _flat(x)
+    keep = lax.broadcast_in_dim(keep, flat.shape, (0,))
+    return lax.select(keep, flat, jnp.zeros_like(flat)).reshape(x.shape)
 
 
 def scaled(x: Array, weights: Array, keep: Array) -> Array:
-    column = weights.reshape(-1, *[1] * (x.ndim - 1))
-    return masked(x * column.astype(x.dtype), keep)
+    flat = _flat(x) * weights[:, None].astype(x.dtype)
+    return masked(flat, keep).reshape(x.shape)
+
+
+def _flat(x: Array) -> Array:
+    """One shape, so that XLA sees when a layer's terms scale the same array."""
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
 def tensordot(weights: Array, keep: Array, rows: Array) -> Array:

@@ -36,7 +36,6 @@ import numpy as np
 from privjax._typing import Array
 from privjax.errors import InputError
 from privjax.prg import exact
-from privjax.prg.buffer import in_a_buffer
 from privjax.prg.chacha20 import Purpose
 from privjax.prg.gaussian import gaussian_on_grid, round_to_grid, sensitivity_on_grid
 from privjax.prg.tables import Table, cached_table, draw
@@ -71,7 +70,7 @@ class Noise:
     def apply(self, key_words: Array, arrays: Sequence[Array]) -> list[Array]:
         """Noised arrays of the same shapes and dtypes; one keystream for all."""
         sizes = [math.prod(x.shape) for x in arrays]
-        noise = in_a_buffer(lambda: self._noise(key_words, sum(sizes)), key_words[0])
+        noise = self._noise(key_words, sum(sizes))
         pieces = jnp.split(noise, np.cumsum(sizes)[:-1])
         return [
             self._add(x, n.reshape(x.shape))
