@@ -144,6 +144,7 @@ class Client:
             )
         if not r.threshold and not present.all():
             raise ProtocolError("a neighbour left, and the method allows for none.")
+        self._noised(present)
         received: Any = np.zeros((r.circle.degree, 2, KEY_WORDS), np.uint32)
         if r.threshold:
             for slot in np.flatnonzero(present):
@@ -186,10 +187,29 @@ class Client:
                 f"{answered.sum()} neighbours answered, fewer than "
                 f"{self._round.threshold}; nothing was sent."
             )
+        self._noised(answered)
         self._step(4)
         return np.where(
             answered[:, None], self._received[:, SELF], self._received[:, PAIR]
         )
+
+    def _noised(self, there: np.ndarray) -> None:
+        """Raises ProtocolError where it sees that others' noise is missing.
+
+        A client that shares masks with all others knows who answered as the server says
+        it; on a sparse graph that is for the server to look at (`Server.check_noise`).
+        """
+        clients, method = self._welcome.clients, self.method
+        counted = clients - method.lost(clients)
+        if (
+            method.distributed is not None
+            and self._round.circle.full
+            and 1 + there.sum() < counted
+        ):
+            raise ProtocolError(
+                f"{1 + there.sum()} of {clients} clients answered, and the noise of "
+                f"{counted} was counted on; nothing was sent."
+            )
 
 
 class Server:
@@ -266,6 +286,21 @@ class Server:
         self._responses[i] = response
         self.heard[i] = True
 
+    def check_noise(self) -> None:
+        """Before steps 3 and 4: whether as many clients' noise is there as counts.
+
+        With the answers of step 4 the sum could be had, with less noise than that.
+
+        Raises: ProtocolError.
+        """
+        clients, lost = len(self.keys), self.method.lost(len(self.keys))
+        there = (self.answered if self.answered.any() else self.shared).sum()
+        if self.method.distributed is not None and there < clients - lost:
+            raise ProtocolError(
+                f"{there} of {clients} clients answered, fewer than "
+                f"{self.method} counts on for its noise; nothing was unmasked."
+            )
+
     def missing(self) -> np.ndarray:
         """bool[clients]: whose secret cannot be recovered from who was heard so far."""
         if not self.round.threshold:
@@ -278,13 +313,8 @@ class Server:
         Raises: ProtocolError where too many dropped out, before anything is unmasked; or
           where a recovered key does not belong to its client.
         """
+        self.check_noise()
         missing = self.missing()
-        clients, lost = len(self.keys), self.method.lost(len(self.keys))
-        if self.method.distributed is not None and self.answered.sum() < clients - lost:
-            raise ProtocolError(
-                f"{self.answered.sum()} of {clients} clients answered, fewer than "
-                f"{self.method} counts on for its noise; nothing was unmasked."
-            )
         if missing.any() or self._total is None:
             raise ProtocolError(
                 f"{self.answered.sum()} of {len(self.keys)} clients answered, and the "

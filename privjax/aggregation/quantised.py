@@ -30,7 +30,7 @@ from jax import lax
 from privjax._typing import Array
 from privjax.aggregation import rotation
 from privjax.aggregation.clipping import AdaptiveClip, Bounded, check_bounds, given
-from privjax.errors import InputError, UnsupportedError
+from privjax.errors import InputError, ProtocolError, UnsupportedError
 from privjax.prg.chacha20 import Purpose, bits, derive
 from privjax.prg.session import session
 
@@ -44,6 +44,16 @@ class Played:
 
     session: Array
     public: Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Quanta:
+    """One client's message: int32[size]; their step; float32[k], what stands alone."""
+
+    whole: Array
+    step: Array
+    alone: Array
 
 
 @dataclass(frozen=True, repr=False)
@@ -93,10 +103,38 @@ class Quantised(Bounded):
     ) -> tuple[Array, Array]:
         """What one client's message stands for, float[size], rotated; always fits."""
         own = derive(played.session, (Purpose.PARTY, number, 0))
-        whole, step = self.encode(own, _flat(_many(xs)), played.public)
-        alone = _flat([x for x in xs if x.size == 1])
-        update = whole.astype(step.dtype) * step
-        return jnp.concatenate([update, alone]), jnp.bool_(True)
+        return self.stands_for(self.sent(own, xs, played.public)), jnp.bool_(True)
+
+    def sent(self, key: Array, xs: Sequence[Array], public: Array) -> Quanta:
+        """What one client sends; `key` and `public` as for `encode`."""
+        whole, step = self.encode(key, _flat(_many(xs)), public)
+        return Quanta(whole, step, _flat([x for x in xs if x.size == 1]))
+
+    def stands_for(self, sent: Quanta) -> Array:
+        """float[size]: a client's rotated update, and what it sent as it is."""
+        update = sent.whole.astype(sent.step.dtype) * sent.step
+        return jnp.concatenate([update, sent.alone])
+
+    def packed(self, whole: Any) -> np.ndarray:
+        """uint8[ceil(bits size / 8)]: integers of `bits` bits, one after the other."""
+        most = 2 ** (self.bits - 1) - 1
+        levels = (np.asarray(whole).astype(np.int64) + most).astype(np.uint16)
+        places = np.arange(self.bits, dtype=np.uint16)
+        return np.packbits((levels[:, None] >> places & 1).astype(bool).reshape(-1))
+
+    def unpacked(self, data: np.ndarray, size: int) -> np.ndarray:
+        """int32[size], from what `packed` made of them.
+
+        Raises: ProtocolError for bytes that it does not make.
+        """
+        most = 2 ** (self.bits - 1) - 1
+        if data.dtype != np.uint8 or data.shape != (-(-self.bits * size // 8),):
+            raise ProtocolError(f"{data.dtype}{data.shape} are no {size} integers.")
+        each = np.unpackbits(data, count=self.bits * size).reshape(size, self.bits)
+        levels = each.astype(np.int32) @ (1 << np.arange(self.bits, dtype=np.int32))
+        if np.any(levels > 2 * most):
+            raise ProtocolError(f"an integer of {self.bits} bits is out of its range.")
+        return (levels - most).astype(np.int32)
 
     def add(self, total: Array, message: Array) -> Array:
         return total + message

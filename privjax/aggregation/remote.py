@@ -6,8 +6,9 @@ by node` that leaves out who did not answer in time, and need not wait for more 
 `enough` of them (None: for all).
 
     step       the server sends                       a client answers
-    train      the public arrays                      its parts of the sums, or (where
-                                                      sums are secure) two public keys
+    train      the public arrays                      its parts of the sums (or their few
+                                                      bits), or, where sums are secure,
+                                                      two public keys
     share      who its neighbours are, their keys     a sealed share for each of them
     mask       the shares that are for it             its parts under all masks
     unmask     which neighbours answered              one share per neighbour
@@ -17,11 +18,21 @@ who is slow at it is left out before masks are agreed upon: after that a round c
 on all but the method's `dropped`. Whoever is late or gone in a step is left out of the
 later ones; what it kept for itself is then forgotten, as if it had not been asked.
 
+Where each client adds a part of the noise (`noise=DistributedGaussian` or
+`DistributedSkellam`), a sum without enough of them is never unmasked: the server does not
+ask for it, and a client that shares masks with all others sees by itself whether enough of
+them answered.
+
+A client may have a budget of its own (`Work.admit`, `Work.charge`): it refuses a round
+past it, and is charged before anything that depends on its data leaves it.
+
 A client runs its own program on what the server sends: the server can choose public
 arrays and whom it asks, not what leaves the client. Both state what they run (`plan`), and
 a client refuses a round of another one.
 """
 
+import functools
+import hashlib
 import os
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +46,9 @@ import numpy as np
 
 from privjax.aggregation.clients import Client, Mail, Server, Welcome
 from privjax.aggregation.methods import Plain
+from privjax.aggregation.quantised import Played, Quanta, Quantised
 from privjax.aggregation.secure import SecureSum
+from privjax.aggregation.spdz import Spdz
 from privjax.errors import InputError, PrivacyError, ProtocolError, UnsupportedError
 from privjax.prg.keys import key as random_key
 from privjax.prg.keys import key_words
@@ -81,6 +94,12 @@ class Work(Protocol):
     ) -> tuple[list[Any], list[Any], Any]:
         """Parts of the sums, rows that leave as they are, and what it keeps."""
 
+    def admit(self, clients: int) -> None:
+        """Raises BudgetError where a sum over so many is more than the client allows."""
+
+    def charge(self, clients: int) -> None:
+        """Note, for good, that its part of such a sum leaves; raises as `admit`."""
+
 
 class Participant:
     """One client in all rounds: what it answers to each message.
@@ -105,6 +124,7 @@ class Participant:
         self._pending: tuple[int, Any] | None = None
         self._client: Client | None = None
         self._parts: list[Any] = []
+        self._among = 0
 
     def handle(self, message: Message) -> Message:
         """The answer to one message of the server.
@@ -133,12 +153,16 @@ class Participant:
                     f"a sum of {clients} clients, not of {self.fewest} to "
                     f"{self.work.clients}: nothing was sent."
                 )
+            self.work.admit(clients)
+            self._among = clients
             place = (_whole(message, "i"), clients)
             welcome = Welcome(*place, *(_need(message, n) for n in names))
             return {"sealed": self._client.share(welcome)}
         if step is Step.MASK:
             mail = Mail(_need(message, "sealed"), _need(message, "present"))
-            return {"masked": self._client.mask(mail, self._parts)}
+            masked = self._client.mask(mail, self._parts)
+            self.work.charge(self._among)
+            return {"masked": masked}
         return {"response": self._client.unmask(_need(message, "answered"))}
 
     def _train(self, message: Message, run: bytes, number: int) -> Message:
@@ -152,11 +176,16 @@ class Participant:
         self._settle(run, _whole(message, "counted"))
         self._run, self._number = run, number
         self._client, self._parts = None, []
+        self.work.admit(self.work.clients)
         parts, rows, kept = self.work.train(_listed(message, "public"), self.kept)
         self._pending = number, kept
+        context = run + struct.pack("<q", number)
+        if not isinstance(self.work.method, SecureSum):
+            self.work.charge(self.work.clients)
         if isinstance(self.work.method, Plain):
             return _named("part", parts) | _named("row", rows)
-        context = run + struct.pack("<q", number)
+        if isinstance(self.work.method, Quantised):
+            return _few_bits(self.work.method, parts, context)
         self._parts = parts
         self._client = Client(self.work.method, random_key(), context)
         return {"keys": self._client.advertise()}
@@ -199,6 +228,8 @@ class Coordinator:
       train_seconds, step_seconds: how long the first step may take, and each later one.
       goal: with how many a round goes on that have trained; None: with all, or when the
         time is over.
+      charge: called with the number of clients before what they send could become a sum
+        over them; what it raises ends the round.
     """
 
     method: Any
@@ -210,6 +241,7 @@ class Coordinator:
     train_seconds: float = 600.0
     step_seconds: float = 60.0
     goal: int | None = None
+    charge: Callable[[int], None] = lambda clients: None
     run: bytes = field(default_factory=lambda: os.urandom(16))
     number: int = 0
     _counted: dict[int, int] = field(default_factory=dict)
@@ -218,7 +250,10 @@ class Coordinator:
         supported(self.method)
         self.method.check(self.clients, False)
         if self.rows and not isinstance(self.method, Plain):
-            raise InputError(f"{self.method} hides what clients send one by one.")
+            raise InputError(
+                f"{self.method} forms sums, and no statistics of what clients send one "
+                "by one: these need plain()."
+            )
 
     def notes(self) -> dict[str, Any]:
         """What a server that is started again needs to go on with the same clients."""
@@ -252,6 +287,8 @@ class Coordinator:
         replies = self._ask(Step.TRAIN, messages, self.train_seconds, self.goal)
         if isinstance(self.method, Plain):
             answers = self._added(replies, lost)
+        elif isinstance(self.method, Quantised):
+            answers = self._rounded(replies, lost)
         else:
             answers = self._masked(replies, lost)
         self._counted |= dict.fromkeys(answers.nodes, self.number)
@@ -288,11 +325,36 @@ class Coordinator:
             del lost[node]
         if not parts:
             raise ProtocolError(f"no client answered: {_reasons(lost)}.")
+        self.charge(len(parts))
         stacked = [np.stack(column) for column in zip(*parts.values(), strict=True)]
         words = key_words(random_key()) if self.method.needs_key else None
         sums = self.method.combine(words, [jnp.asarray(x) for x in stacked])
         listed = [np.stack(column) for column in zip(*rows.values(), strict=True)]
         return Answers([np.asarray(s) for s in sums], listed, tuple(parts), lost)
+
+    def _rounded(self, replies: dict[int, Message], lost: dict[int, str]) -> Answers:
+        """Sums in the clear of updates of a few bits."""
+        method, public = self.method, _common(self._context())
+        total: Any = None
+        nodes = []
+        for node, reply in replies.items():
+            try:
+                sent = method.stands_for(_quanta(method, reply, self.types))
+            except PrivacyError as error:
+                lost[node] = str(error)
+                continue
+            total = sent if total is None else method.add(total, sent)
+            nodes.append(node)
+            del lost[node]
+        if not nodes:
+            raise ProtocolError(f"no client answered: {_reasons(lost)}.")
+        sums = method.finish(
+            Played(public, public), total, True, self.types, len(nodes), None
+        )
+        return Answers([np.asarray(s) for s in sums], [], tuple(nodes), lost)
+
+    def _context(self) -> bytes:
+        return self.run + struct.pack("<q", self.number)
 
     def _masked(self, replies: dict[int, Message], lost: dict[int, str]) -> Answers:
         """Steps 1 to 4 of a secure sum."""
@@ -305,9 +367,9 @@ class Coordinator:
             except PrivacyError as error:
                 lost[node] = str(error)
         nodes = list(keys)
-        context = self.run + struct.pack("<q", self.number)
         try:
-            server = Server(self.method, random_key(), list(keys.values()), context)
+            known = list(keys.values())
+            server = Server(self.method, random_key(), known, self._context())
         except InputError as error:
             raise ProtocolError(
                 f"only {len(nodes)} clients answered, which {self.method} does not allow "
@@ -333,7 +395,10 @@ class Coordinator:
 
         everybody = np.ones(len(nodes), bool)
         step(Step.SHARE, "sealed", everybody, _welcome(server), server.collect)
+        self._noised(server, lost)
+        self.charge(len(nodes))
         step(Step.MASK, "masked", server.shared, _mail(server), self._take(server))
+        self._noised(server, lost)
         if server.round.threshold:
             news = lambda i: {"answered": server.news(i)}  # noqa: E731
             step(Step.UNMASK, "response", server.answered, news, server.hear)
@@ -345,6 +410,12 @@ class Coordinator:
         there = tuple(nodes[i] for i in np.flatnonzero(server.answered))
         gone = {node: why for node, why in lost.items() if node not in there}
         return Answers(sums, [], there, gone)
+
+    def _noised(self, server: Server, lost: Mapping[int, str]) -> None:
+        try:
+            server.check_noise()
+        except ProtocolError as error:
+            raise ProtocolError(f"{error} ({_reasons(lost)})") from error
 
     def _take(self, server: Server) -> Callable[[int, Any], None]:
         size = sum(int(np.prod(x.shape, dtype=np.int64)) for x in self.types)
@@ -358,12 +429,58 @@ class Coordinator:
 
 
 def supported(method: Any) -> None:
-    """Raises UnsupportedError for a method that separate processes cannot play yet."""
-    if not isinstance(method, Plain | SecureSum):
+    """Raises UnsupportedError for a method that separate processes cannot play."""
+    if isinstance(method, Spdz):
         raise UnsupportedError(
-            f"aggregate={method}: between processes sums are formed by plain(...) or "
-            "secure_sum(...)."
+            f"aggregate={method}: {method.parties} aggregators who do not trust each other "
+            "are as many processes, and real clients have one server here. "
+            "secure_sum(dropped=..., noise=DistributedGaussian(...)) hides updates from "
+            "that server, without any party to be trusted in its place; "
+            f"{method.made_by}(...) is for simulated rounds."
         )
+    if not isinstance(method, Plain | Quantised | SecureSum):
+        raise UnsupportedError(
+            f"aggregate={method}: between processes sums are formed by plain(...), "
+            "quantised(...) or secure_sum(...)."
+        )
+
+
+# -- updates of a few bits -------------------------------------------------------------
+
+
+def _common(context: bytes) -> Any:
+    """uint32[8], the same at all parties of a round and no secret: for the rotation."""
+    return jnp.asarray(np.frombuffer(hashlib.sha256(context).digest(), "<u4"))
+
+
+def _few_bits(method: Quantised, parts: Sequence[Any], context: bytes) -> Message:
+    own = jnp.asarray(key_words(random_key()))
+    values = [jnp.asarray(x) for x in parts]
+    sent = _sent(method, own, values, _common(context))
+    return {
+        "bits": method.packed(sent.whole),
+        "scale": np.asarray(sent.step),
+        "alone": np.asarray(sent.alone),
+    }
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _sent(method: Quantised, own: Any, xs: Sequence[Any], public: Any) -> Quanta:
+    return method.sent(own, xs, public)
+
+
+def _quanta(method: Quantised, reply: Message, types: Sequence[Any]) -> Quanta:
+    """A client's message, checked."""
+    sizes = [int(np.prod(x.shape, dtype=np.int64)) for x in types]
+    alone = sizes.count(1)
+    wanted = [jax.ShapeDtypeStruct(s, np.float32) for s in ((), (alone,))]
+    found = [_need(reply, "scale"), _need(reply, "alone")]
+    step, rest = _finite(_typed(found, wanted))
+    whole = method.unpacked(_need(reply, "bits"), sum(sizes) - alone)
+    return Quanta(jnp.asarray(whole), jnp.asarray(step), jnp.asarray(rest))
+
+
+# -- the steps of a secure sum ---------------------------------------------------------
 
 
 def _welcome(server: Server) -> Callable[[int], Message]:

@@ -13,7 +13,7 @@
 - questions: `evaluation`, `histogram`, `quantile`, `heavy_hitters`
 - runs: `fit`, `plot`, `read_log`
 - real clients: `participant` and `serve`, over Flower (`privjax.runtimes.flower`) or any
-  other network
+  other network; `OwnBudget`, past which a client takes no part
 - features at different parties: `vertical`
 """
 
@@ -21,6 +21,7 @@ from privjax.fl import partition, vertical
 from privjax.fl.adaptive import adaptive, fedadagrad, fedadam, fedyogi
 from privjax.fl.analytics import heavy_hitters, histogram, quantile, spelled, word
 from privjax.fl.averaging import fedavg, fedavgm, fedprox
+from privjax.fl.budgets import OwnBudget
 from privjax.fl.cohorts import ClientData, Cohort
 from privjax.fl.common import Options
 from privjax.fl.deployed import participant, serve
@@ -64,6 +65,7 @@ __all__ = [
     "FixedSize",
     "FullBatch",
     "Options",
+    "OwnBudget",
     "Poisson",
     "Report",
     "Sampler",

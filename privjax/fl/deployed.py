@@ -2,7 +2,9 @@
 
 Both are made of the three functions of one `Algorithm`: the client's is traced and
 checked as in a simulated round, compiled once per client, and its sums leave by the
-algorithm's `aggregate=`. What carries the messages is a function (see
+algorithm's `aggregate=`: in the clear, in a few bits, or masked, with the server's noise or
+with noise of which each client adds a part, so that nobody is trusted with the exact sum.
+What carries the messages is a function (see
 `privjax.aggregation.remote`), such as `privjax.runtimes.flower.Network`.
 """
 
@@ -11,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,6 +29,7 @@ from privjax.dp.checkpoints import load_ledger, load_state, save_ledger, save_st
 from privjax.dp.sampling import FullBatch
 from privjax.errors import BudgetError, InputError, ProtocolError
 from privjax.fl import mapping
+from privjax.fl.budgets import OwnBudget
 from privjax.fl.records import Records, flat
 from privjax.fl.rounds import Algorithm, Client, State
 from privjax.fl.training import Account, Fitted, Metrics, Report
@@ -76,11 +80,22 @@ class _Work:
     """What a client does in a round, see `privjax.aggregation.remote.Work`."""
 
     def __init__(
-        self, algorithm: Algorithm, params: PyTree, own: Client, clients: int
+        self,
+        algorithm: Algorithm,
+        params: PyTree,
+        own: Client,
+        clients: int,
+        budget: OwnBudget | None = None,
     ) -> None:
         self.algorithm, self.own, self.clients = algorithm, own, clients
-        self.method = algorithm.round.method
+        self.method, self.budget = algorithm.round.method, budget
         self._params = params
+        if budget is not None and self._event(clients) is None:
+            raise InputError(
+                f"a client's budget, and {algorithm.name} with {self.method} adds no "
+                "noise: a round would cost more than any budget. Give aggregate= a "
+                "method with noise=."
+            )
         self._program = _Program(algorithm, params, own, clients)
         self.plan = self._program.plan
 
@@ -105,6 +120,17 @@ class _Work:
         to_host = lambda tree: [np.asarray(x) for x in jax.tree.leaves(tree)]  # noqa: E731
         return to_host(parts), to_host(sent.rows), sent.kept
 
+    def _event(self, clients: int) -> Any:
+        return self.algorithm.event(clients, self._params)
+
+    def admit(self, clients: int) -> None:
+        if self.budget is not None:
+            self.budget.admit(self._event(clients))
+
+    def charge(self, clients: int) -> None:
+        if self.budget is not None:
+            self.budget.charge(self._event(clients))
+
 
 def participant(
     algorithm: Algorithm,
@@ -115,6 +141,7 @@ def participant(
     fewest: int = 2,
     mask: Any = None,
     steps: Any = None,
+    budget: OwnBudget | None = None,
 ) -> Participant:
     """One real client of an algorithm.
 
@@ -126,6 +153,8 @@ def participant(
       fewest: with fewer it takes part in no secure sum.
       mask: bool[examples], which are real; None: all.
       steps: the most local steps of a round; None: all.
+      budget: the client's own, `OwnBudget`: it takes part in no round past it. Each sum
+        that it sends its part of is charged in full.
 
     Returns: an object with `handle(message) -> message`; the program is traced here, and
       compiled in the first round.
@@ -133,10 +162,11 @@ def participant(
     Raises:
       LeakError: the program hands the client's data to the host.
       UnsupportedError: an `aggregate=` that only a simulation can play.
+      InputError: a budget, where nothing adds noise.
     """
     params = jax.tree.map(jnp.asarray, params)
     own = Client((), *jax.tree.map(jnp.asarray, (data, mask, steps)))
-    return Participant(_Work(algorithm, params, own, clients), fewest)
+    return Participant(_Work(algorithm, params, own, clients, budget), fewest)
 
 
 def serve(
@@ -179,8 +209,14 @@ def serve(
         None: with all who are in time. Ask more `clients` than are needed.
       retries: how often a round that failed, as too few answered, is run again.
       evaluate: state -> metrics for the log.
-      ledger, delta: as for `fit`; needed where the algorithm is private. No
-        amplification is counted for the drawing of clients, whom the network sees.
+      ledger, delta: as for `fit`; needed where the algorithm is private. **No
+        amplification by sampling is claimed**, however many are connected: every sum is
+        charged as one that every client is in. Whom a round asks is known to the network
+        and to those who are asked, who is connected is chosen by nobody, and a round that
+        failed draws again; none of it is the sampling that a theorem speaks of. `fit`
+        with a `Poisson` or `FixedSize` sampler is charged by its sampling. A sum is
+        charged for as many clients as it is over, before they send their parts of it,
+        and again when the round is run again after that.
       checkpoints: a folder to save to after every round, and to resume from, with clients
         that went on running or with new ones.
       log: a .csv or .jsonl file with a row per round.
@@ -218,6 +254,18 @@ def serve(
     name = "clients"
     everybody = FullBatch(clients)
     account = Account.of(algorithm, state, everybody, ledger, delta, name)
+
+    def charge(answered: int) -> None:
+        """One sum over so many: its event is another where fewer add noise."""
+        if account is None:
+            return
+        event = algorithm.event(answered, params)
+        assert event is not None
+        replace(account, event=event).charge(done, 1)
+        if checkpoints is not None:
+            save_ledger(checkpoints, account.ledger)
+
+    server.charge = charge
     records = Records(log, done=done)
     finish = _finish(algorithm, program, clients)
     stopped = "rounds"
@@ -228,13 +276,17 @@ def serve(
                     raise BudgetError(f"the budget admits no round: {account.ledger}")
                 stopped = "budget"
                 break
-            account.charge(done, 1)
-            if checkpoints is not None:
-                save_ledger(checkpoints, account.ledger)
         begun = time.monotonic()
         public = jax.tree.leaves(algorithm.offer(state.params, state.server))
         ask = partial(_connected, network, clients, least, wait)
-        answers, tries = _tried(server, ask, public, retries)
+        try:
+            answers, tries = _tried(server, ask, public, retries)
+        except BudgetError:
+            # Tries that failed were charged too.
+            if not done:
+                raise
+            stopped = "budget"
+            break
         state, metrics = finish(state, answers.sums, answers.rows, len(answers.nodes))
         done += 1
         for node, why in answers.lost.items():

@@ -15,7 +15,7 @@ import privjax
 from privjax.aggregation import rotation, secure_sum
 from privjax.aggregation.quantised import quantised
 from privjax.aggregation.sparse import RandomK, TopK
-from privjax.errors import InputError, UnsupportedError
+from privjax.errors import InputError, ProtocolError, UnsupportedError
 from privjax.prg.keys import insecure_key, key_words
 
 N = 6
@@ -143,6 +143,35 @@ def test_quantised_zeros_and_what_is_no_number() -> None:
 # -- a few entries ------------------------------------------------------------------------
 
 UPDATE = {"a": jnp.asarray([3.0, -0.5, 0.1]), "b": jnp.asarray([[-4.0, 0.2]])}
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 1000])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8, 11, 16])
+def test_a_few_bits_travel_as_so_many(bits: int, size: int) -> None:
+    """As long as `bits_per_client` says, to the byte; and back."""
+    method = quantised(bits)
+    most = 2 ** (bits - 1) - 1
+    whole = np.random.default_rng(bits).integers(-most, most + 1, size, np.int32)
+    data = method.packed(whole)
+    said = method.bits_per_client(size, N)["update"]
+    assert (data.dtype, 8 * data.nbytes - said in range(8)) == (np.uint8, True)
+    found = method.unpacked(data, size)
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, whole)
+
+
+NO_INTEGERS: dict[str, tuple[np.ndarray, str]] = {
+    "too short": (np.zeros(1, np.uint8), "no 4 integers"),
+    "of another type": (np.zeros(2, np.int8), "no 4 integers"),
+    "out of range": (np.full(2, 255, np.uint8), "out of its range"),
+}
+
+
+@pytest.mark.parametrize("case", NO_INTEGERS)
+def test_bytes_that_are_no_integers(case: str) -> None:
+    data, message = NO_INTEGERS[case]
+    with pytest.raises(ProtocolError, match=message):
+        quantised(4).unpacked(data, 4)
 
 
 def test_the_largest_entries_and_a_memory_of_the_rest() -> None:

@@ -188,12 +188,28 @@ CASES: dict[str, tuple[Callable[[Play], Any], dict[int, list[int]], Any, str]] =
 }
 
 
-def test_noise_that_is_missing_is_not_made_up_for() -> None:
-    """Fewer answers than the noise is calibrated for, though masks can be recovered."""
-    noise = DistributedGaussian(1.0)
-    method = secure_sum(32, clip=1.0, dropped=1, threshold=2, noise=noise)
-    play = Play(method, {3: [1, 2]}).share().mask().unmask()
-    assert not play.server.missing().any()
+@pytest.mark.parametrize("neighbours", [None, 4])
+def test_noise_that_is_missing_is_not_made_up_for(neighbours: int | None) -> None:
+    """Fewer answers than the noise is calibrated for, though masks can be recovered.
+
+    Where each client knows of all others, it does not help to unmask such a sum.
+    """
+    method = secure_sum(
+        32,
+        clip=1.0,
+        dropped=1,
+        threshold=2,
+        neighbours=neighbours,
+        noise=DistributedGaussian(1.0),
+    )
+    play = Play(method, {3: [1, 2]}).share().mask()
+    with pytest.raises(ProtocolError, match="counts on for its noise"):
+        play.server.check_noise()
+    if neighbours is None:
+        with pytest.raises(ProtocolError, match="noise of 5 was counted on"):
+            play.unmask()
+    else:
+        play.unmask()
     with pytest.raises(ProtocolError, match="counts on for its noise"):
         play.server.open(LIKE)
 

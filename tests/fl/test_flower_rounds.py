@@ -1,6 +1,6 @@
 """Rounds between separate parties, without a network: messages, drop-outs, the result."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import optax
 import pytest
+from fl_loopback import EXAMPLES, PARAMS, Loopback, N, X, Y, served
 
 from privjax import federated, fl
 from privjax.aggregation import (
@@ -17,6 +18,7 @@ from privjax.aggregation import (
     CentralGaussian,
     RandomK,
     plain,
+    quantised,
     secure_sum,
     spdz,
 )
@@ -25,11 +27,7 @@ from privjax.errors import InputError, ProtocolError, UnsupportedError
 from privjax.prg import insecure_key
 from privjax.runtimes.flower import wire
 
-N, EXAMPLES = 4, 6
 RNG = np.random.default_rng(0)
-X = RNG.normal(size=(N, EXAMPLES, 3)).astype("f4")
-Y = (X @ np.array([1.0, -2.0, 0.5])).astype("f4")
-PARAMS = np.zeros(3, "f4")
 SGD = optax.sgd(0.1)
 traced: list[int] = []
 
@@ -50,6 +48,11 @@ ALGORITHMS: dict[str, Callable[[], fl.Algorithm]] = {
     "plain": lambda: fl.fedavg(losses, client=SGD),
     "secure": lambda: fl.fedavg(losses, client=SGD, aggregate=SECURE),
     "clipped": lambda: fl.fedavg(losses, client=SGD, aggregate=CLIPPED),
+    # In 16 bits a client is off by 2^-15 of its largest entry at most.
+    "16 bits": lambda: fl.fedavg(losses, client=SGD, aggregate=quantised(16)),
+    "16 bits, clipped": lambda: fl.fedavg(
+        losses, client=SGD, aggregate=quantised(16, clip=0.5, rotate=False)
+    ),
     "few entries": lambda: fl.fedavg(
         losses, client=SGD, aggregate=SECURE, compress=RandomK(0.5)
     ),
@@ -57,46 +60,6 @@ ALGORITHMS: dict[str, Callable[[], fl.Algorithm]] = {
     "federated": lambda: fl.repeated(federated(one_client, aggregate=SECURE)),
     "median": lambda: fl.fedavg(losses, client=SGD, robust=fl.coordinate_median()),
 }
-
-
-class Loopback:
-    """Clients in this process, reached by bytes; `gone[round, step]` do not answer."""
-
-    def __init__(self, algorithm: fl.Algorithm, gone: Any = None) -> None:
-        self.gone = gone or {}
-        self.clients = [
-            fl.participant(algorithm, PARAMS, (X[i], Y[i]), clients=N) for i in range(N)
-        ]
-        self.seen: list[dict[str, np.ndarray]] = []
-
-    def nodes(self) -> list[int]:
-        return [10 + i for i in range(N)]
-
-    def __call__(
-        self, messages: Mapping[int, Any], seconds: float, enough: int | None
-    ) -> Any:
-        replies: dict[int, Any] = {}
-        for node, message in messages.items():
-            if len(replies) == enough:
-                break
-            step, number = Step(int(message["step"])), int(message["number"])
-            if node in self.gone.get((number, step), []):
-                continue
-            arrived = wire.unpack(wire.pack(message))
-            try:
-                reply = wire.pack(self.clients[node - 10].handle(arrived))
-            except ProtocolError:
-                continue
-            replies[node] = wire.unpack(reply)
-            self.seen.append(replies[node])
-        return replies
-
-
-def served(algorithm: fl.Algorithm, network: Any, rounds: int, **options: Any) -> Any:
-    like = (X[0], Y[0])
-    return fl.serve(
-        algorithm, PARAMS, network, like=like, rounds=rounds, clients=N, **options
-    )
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -175,6 +138,25 @@ def test_the_server_sees_masked_words_only() -> None:
         runs.append((np.concatenate(masked), found.state.params))
     assert not np.intersect1d(runs[0][0], runs[1][0]).size
     np.testing.assert_array_equal(runs[0][1], runs[1][1])
+
+
+def test_updates_of_a_few_bits_are_sent_as_so_many() -> None:
+    """No client sends its update as it is, and one that is no number is left out."""
+    algorithm = fl.fedavg(losses, client=SGD, aggregate=quantised(4, clip=1.0))
+    network = Loopback(algorithm)
+    bad = (np.full_like(X[0], np.nan), Y[0])
+    network.clients[0] = fl.participant(algorithm, PARAMS, bad, clients=N)
+    found = served(algorithm, network, 1)
+    assert [(row["clients"], row["lost"]) for row in found.history] == [(3, 1)]
+    sizes = [{k: x.nbytes for k, x in m.items()} for m in network.seen]
+    assert sizes == [{"bits": 2, "scale": 4, "alone": 0}] * N
+    each = [
+        algorithm.round(algorithm.init(PARAMS), (X[[i]], Y[[i]]), key=insecure_key(i))
+        for i in range(1, N)
+    ]
+    want = np.mean([state.params for state, _ in each], 0)
+    # Half a step of 1/7 of the largest entry, of each client and each way.
+    np.testing.assert_allclose(found.state.params, want, atol=2 / 7)
 
 
 def first_step(network: Loopback, plan: bytes | None = None) -> dict[str, Any]:
@@ -274,8 +256,12 @@ def nobody_there(network: Any) -> Any:
 
 
 def aggregators(network: Loopback) -> Any:
-    algorithm = fl.fedavg(losses, client=SGD, aggregate=spdz())
+    algorithm = fl.fedavg(losses, client=SGD, aggregate=spdz(parties=3))
     return fl.participant(algorithm, PARAMS, (X[0], Y[0]), clients=N)
+
+
+def aggregators_of_a_server(network: Loopback) -> Any:
+    return served(fl.fedavg(losses, client=SGD, aggregate=spdz()), network, 1)
 
 
 def without_delta(network: Loopback) -> Any:
@@ -300,7 +286,16 @@ REFUSED: dict[str, tuple[Callable[[Loopback], Any], Any, str]] = {
     "a sum of many": (of_many, ProtocolError, "a sum of 5 clients"),
     "too few": (too_few, ProtocolError, "only 1 clients"),
     "too many lost": (too_many_lost, ProtocolError, "nothing was unmasked"),
-    "aggregators": (aggregators, UnsupportedError, "between processes"),
+    "aggregators": (
+        aggregators,
+        UnsupportedError,
+        r"spdz\(\).*3 aggregators.*one server here. secure_sum\(dropped=.*noise=",
+    ),
+    "aggregators of a server": (
+        aggregators_of_a_server,
+        UnsupportedError,
+        "simulated rounds",
+    ),
     "no goal": (no_goal, InputError, "goal=5"),
     "without delta": (without_delta, InputError, "delta="),
 }

@@ -47,6 +47,12 @@ class Dependence(Analysis):
         return a or b
 
     def control(self, label: bool, outs: Sequence[bool]) -> list[bool]:
+        if label and self.eqn.effects:
+            raise LeakError(
+                f"`{self.eqn.primitive.name}`{self.where()}: the clients' data decide "
+                "whether, or how often, something is handed to the host. Remove it from "
+                "the client's program."
+            )
         return [label or out for out in outs]
 
 

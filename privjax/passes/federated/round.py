@@ -5,9 +5,10 @@ whether it is public, of one client each, or a sum over clients. What leaves mus
 public or a sum; an equation that makes a sum out of clients' values becomes its
 contributions, client by client, and an `aggregate` marker.
 
-"Sum" means any sum of per-client contributions, as the program states it: a program
-that multiplies all clients but one by zero sums as well. Who may run which program is
-for people to agree on; the pass shows them where values leave.
+"Sum" means any sum of per-client contributions, as the program states it. Where its own
+constants leave but one client in a sum it is refused (`places`); weights that are given at
+run time may do so as well, and who may run which program with which weights is for people
+to agree on: the pass shows them where values leave.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from privjax.core.trace import Traced
 from privjax.errors import LeakError, UnsupportedError
 from privjax.passes.dp.aggregators import AGGREGATORS, by_unit
 from privjax.passes.federated.client import output_name
+from privjax.passes.federated.places import singled_out
 from privjax.passes.federated.survivors import aggregate
 from privjax.passes.simplify import dce, inline
 from privjax.passes.units import PUBLIC, Mixed, PerUnit, Public, State, Sum, per_unit
@@ -53,6 +55,23 @@ class _Leaving(Walk):
 
     def transfer(self, eqn: Any, labels: Sequence[State]) -> list[State]:
         return self._left(super().transfer(eqn, labels))
+
+    def out_of_scan(self, label: State) -> State:
+        """A running sum is one over some of the clients: two of them tell one's value."""
+        if self.loops and isinstance(label, Sum):
+            why = "a loop over clients hands out its sum before all of them are in it"
+            return Mixed(self.cause(why))
+        return super().out_of_scan(label)
+
+    def _raised(self, labels: Sequence[State]) -> list[State]:
+        """Inside of a loop over clients no sum has left yet."""
+        return list(labels) if self.loops else super()._raised(labels)
+
+    def control(self, label: State, outs: Sequence[State]) -> list[State]:
+        """Whether something is handed to the host may not be up to a client."""
+        if isinstance(label, PerUnit) and self.eqn.effects:
+            self.leaks.append(self.cause("a client's data decide about what it does"))
+        return super().control(label, outs)
 
     def _left(self, states: Sequence[State]) -> list[State]:
         if self.loops:
@@ -122,7 +141,15 @@ def round_program(traced: Traced, own: Sequence[bool]) -> RoundProgram:
                 "client computes alone may leave them."
             )
     for eqn, body, n_carry in _loops(closed, labels):
-        _no_overwriting(traced.name, eqn, body, n_carry)
+        _adds_up(traced.name, eqn, body, n_carry)
+    if (eqn := singled_out(closed, labels)) is not None:
+        line = _compat.user_line(eqn.source_info)
+        raise LeakError(
+            f"{traced.name}: `{eqn.primitive.name}` ({line}) multiplies the values of all "
+            "clients but one by zeros that are written into the program: what is summed "
+            "is that client's value. Sum over all of them; weights that the clients agree "
+            "on are an argument of the round."
+        )
     return RoundProgram(closed, labels, outs)
 
 
@@ -222,17 +249,89 @@ def _loops(closed: Any, labels: Labels) -> Iterator[tuple[Any, Any, int]]:
             yield from _loops(eqn.params["jaxpr"], bodies[0])
 
 
-def _no_overwriting(name: str, eqn: Any, body: Labels, n_carry: int) -> None:
-    """A carry that takes a client's value as it is would leave as a sum of one term."""
+def _adds_up(name: str, eqn: Any, body: Labels, n_carry: int) -> None:
+    """A loop over clients must add to what it carries, and leave it as it is otherwise.
+
+    A carry that is overwritten, in whole or in part, or that fades, ends as the value of
+    the last client, or nearly so. All of these are linear in each client's value.
+    """
     jaxpr, _ = _compat.open_jaxpr(eqn.params["jaxpr"])
-    for var in jaxpr.outvars[:n_carry]:
+    n_consts = len(jaxpr.invars) - n_carry - _scanned(eqn)
+    carries = jaxpr.invars[n_consts : n_consts + n_carry]
+    for into, var in zip(carries, jaxpr.outvars[:n_carry], strict=True):
         state = None if isinstance(var, _compat.Literal) else body.of[var]
-        if isinstance(state, PerUnit) and any(d.loop == id(eqn) for d in state.digits):
+        own = isinstance(state, PerUnit) and any(
+            d.loop == id(eqn) for d in state.digits
+        )
+        if own or (isinstance(state, Sum) and not _kept(jaxpr, into, var)):
             raise LeakError(
                 f"{name}: a loop over clients carries one client's value"
                 f"{_made_by(jaxpr, var)} to its end; only sums over clients may leave "
-                "them."
+                "them: add to the carry, and do nothing else with it."
             )
+
+
+def _scanned(eqn: Any) -> int:
+    return len(eqn.invars) - sum(_compat.scan_arity(eqn.params, len(eqn.invars)))
+
+
+def _kept(jaxpr: Any, into: Any, var: Any) -> bool:
+    """Whether `var` is `into` plus something that does not depend on it."""
+    made = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
+    touched = {into}
+    for eqn in jaxpr.eqns:
+        if any(not isinstance(v, _compat.Literal) and v in touched for v in eqn.invars):
+            touched.update(eqn.outvars)
+
+    def free(v: Any) -> bool:
+        return isinstance(v, _compat.Literal) or v not in touched
+
+    def kept(v: Any) -> bool:
+        if isinstance(v, _compat.Literal) or v is into:
+            return v is into
+        eqn = made.get(v)
+        if eqn is None:
+            return False
+        ins, which = list(eqn.invars), eqn.outvars.index(v)
+        match eqn.primitive.name:
+            case "add" | "add_any":
+                return any(kept(a) and free(b) for a, b in (ins, ins[::-1]))
+            case "sub":
+                return kept(ins[0]) and free(ins[1])
+            case "convert_element_type" | "copy" | "copy_p" | "reduce_precision":
+                return kept(ins[0])
+            case "optimization_barrier":
+                return kept(ins[which])
+            case "select_n":
+                return free(ins[0]) and all(map(kept, ins[1:]))
+            case "cond":
+                return free(ins[0]) and all(
+                    _through(_compat.open_jaxpr(b)[0], ins[1:], which)
+                    for b in eqn.params["branches"]
+                )
+            case "scan":
+                n_consts, n_carry = _compat.scan_arity(eqn.params, len(ins))
+                place = n_consts + which
+                inner, _ = _compat.open_jaxpr(eqn.params["jaxpr"])
+                others = [x for k, x in enumerate(ins) if k != place]
+                return (
+                    which < n_carry
+                    and kept(ins[place])
+                    and all(map(free, others))
+                    and _kept(inner, inner.invars[place], inner.outvars[which])
+                )
+        return False
+
+    def _through(body: Any, operands: list[Any], which: int) -> bool:
+        """The same of one result of a branch."""
+        return any(
+            kept(x)
+            and all(free(y) for j, y in enumerate(operands) if j != k)
+            and _kept(body, body.invars[k], body.outvars[which])
+            for k, x in enumerate(operands)
+        )
+
+    return kept(var)
 
 
 def _made_by(jaxpr: Any, var: Any) -> str:
