@@ -31,7 +31,7 @@ SUITES = (
     "federated_algorithms",
 )
 # Longer, or with other systems: run by name.
-ON_REQUEST = ("dp_accuracy", "federated_peers")
+ON_REQUEST = ("dp_accuracy", "dp_peers", "federated_peers")
 HERE = Path(__file__).resolve().parent
 
 Row = dict[str, Any]

@@ -4,7 +4,6 @@
 runs the equation for each unit alone (its axis kept, at size 1) under `vmap`.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,7 +18,7 @@ from privjax import _compat
 from privjax._typing import Array
 from privjax.passes.dp.maps import Permuted
 from privjax.passes.dp.summed import Summed
-from privjax.passes.dp.terms import Lookup, Product, Rows
+from privjax.passes.dp.terms import TOUCHED, Lookup, Product, Rows
 from privjax.passes.units import layout
 from privjax.passes.units.states import Digit, PerUnit, State
 
@@ -106,7 +105,7 @@ def conv(eqn: Any, values: Sequence[Array], states: Sequence[State]) -> Summed:
     """A convolution kernel's gradient, in which the batch plays the channels.
 
     The kernel's taps are the output's positions, and the output's cotangent is the
-    window. For each tap the input's values under the window are one operand of a
+    window. The input's values under the window, for each tap, are one operand of a
     contraction over the window; groups of a grouped convolution stay apart.
     """
     p = eqn.params
@@ -117,56 +116,71 @@ def conv(eqn: Any, values: Sequence[Array], states: Sequence[State]) -> Summed:
     whole = all(isinstance(s, PerUnit) and s.axis is not None for s in states)
     if not whole or not isinstance(state, PerUnit) or p["feature_group_count"] != 1:
         return by_unit(eqn, values, states)
-    x = values[0].transpose(lhs[1], lhs[0], *lhs[2:])  # [units, out batch, *space]
-    d = values[1].transpose(rhs[1], rhs[0], *rhs[2:])  # [units, out feature, *window]
+    x = values[0].transpose(lhs[1], *lhs[2:], lhs[0])  # [units, *space, out batch]
+    d = values[1].transpose(rhs[1], *rhs[2:], rhs[0])  # [units, *window, out feature]
     dilation = zip(p["padding"], p["lhs_dilation"], strict=True)
     inside = [(lo, hi, k - 1) for (lo, hi), k in dilation]
-    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *inside])
-    units, groups, dtype = x.shape[0], p["batch_group_count"], eqn.outvars[0].aval.dtype
-    window = d.shape[2:]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *inside, (0, 0, 0)])
+    groups, dtype = p["batch_group_count"], eqn.outvars[0].aval.dtype
+    window = d.shape[1:-1]
+    length = math.prod(window)
     taps = [eqn.outvars[0].aval.shape[a] for a in out[2:]]
-    d = d.reshape(units, groups, d.shape[1] // groups, -1)
+    inputs, n = x.shape[-1] // groups, d.shape[-1] // groups
+    m = math.prod(taps) * inputs
 
-    def under(tap: tuple[int, ...]) -> Array:
-        """[units, groups, out batch of a group, window]: what one tap sees."""
+    def under(x: Array, tap: tuple[int, ...]) -> Array:
+        """[length, groups, inputs]: what one tap of a unit sees."""
         step = np.asarray(p["rhs_dilation"])
         start = np.multiply(tap, p["window_strides"])
         stop = start + (np.asarray(window) - 1) * step + 1
-        piece = lax.slice(x, [0, 0, *start], [*x.shape[:2], *stop], [1, 1, *step])
-        return piece.reshape(units, groups, x.shape[1] // groups, -1)
+        piece = lax.slice(x, [*start, 0], [*stop, x.shape[-1]], [*step, 1])
+        return piece.reshape(length, groups, inputs)
 
-    every = np.ndindex(*taps)
-    m, n, length = math.prod(taps) * x.shape[1] // groups, d.shape[2], d.shape[3]
+    def operands(x: Array, d: Array) -> tuple[Array, Array]:
+        """[groups, length, m] and [groups, length, n] of a unit."""
+        seen = jnp.stack([under(x, tap) for tap in np.ndindex(*taps)], axis=2)
+        seen, d = seen.reshape(length, groups, m), d.reshape(length, groups, n)
+        return seen.swapaxes(0, 1), d.swapaxes(0, 1)
+
     digits, precision = resolved(state.digits), p["precision"]
-    # The kernel as [groups, *taps, out batch, out feature], and where the equation has
+    # The kernel as [groups, *taps, inputs, out feature], and where the equation has
     # these axes.
     space = len(taps)
-    shape = (groups, *taps, x.shape[1] // groups, n)
+    shape = (groups, *taps, inputs, n)
     to = {out[0]: (space + 1,), out[1]: (0, space + 2)}
     to |= {a: (k + 1,) for k, a in enumerate(out[2:])}
     order = tuple(k for a in range(space + 2) for k in to[a])
     last = Permuted(order, tuple(eqn.outvars[0].aval.shape))
-    contract = (((3,), (3,)), ((0, 1), (0, 1)))
-    dot = functools.partial(
-        lax.dot_general, dimension_numbers=contract, precision=precision
-    )
-    gram = length * length * (m + n) < 3 * m * n
-    if not gram and units * groups * length * m > _UNFOLDED:
-        each = jnp.stack([dot(under(tap), d) for tap in every], axis=2)
-    else:
-        unfolded = jnp.stack([under(tap) for tap in every], axis=2)
-        unfolded = unfolded.reshape(units, groups, m, length)
-        if gram:
-            a, b = unfolded.mT, d.mT
-            product = Product(a, b, shape, dtype, precision, (last,), digits)
-            return Summed((product,))
-        each = dot(unfolded, d)
-    rows = each.reshape(units, *shape).astype(dtype)
+    if length * length * (m + n) + TOUCHED * length * m < TOUCHED * m * n:
+        a, b = jax.vmap(operands)(x, d)
+        return Summed((Product(a, b, shape, dtype, precision, (last,), digits),))
+
+    def contribution(x: Array, d: Array) -> Array:
+        contract = (((1,), (1,)), ((0,), (0,)))
+        out = lax.dot_general(*operands(x, d), contract, precision=precision)
+        return out.reshape(shape).astype(dtype)
+
+    rows = some_at_a_time(contribution, groups * length * m, x, d)
     return Summed((Rows(rows, (last,), digits),))
 
 
-# Values of an unfolded input up to which one contraction beats one for each tap.
-_UNFOLDED = 1 << 20
+def some_at_a_time(run: Callable[..., Array], size: int, *xs: Array) -> Array:
+    """`vmap` of `run`, on a CPU of as many units together as stay in its cache.
+
+    `size` is the number of values that one unit takes on the way.
+    """
+    units = xs[0].shape[0]
+    if jax.default_backend() != "cpu" or units * size <= _CACHED:
+        return jax.vmap(run)(*xs)
+    most = max(1, _CACHED // size)
+    together = next(k for k in range(min(most, units), 0, -1) if units % k == 0)
+    pieces = [x.reshape(units // together, together, *x.shape[1:]) for x in xs]
+    out = lax.map(lambda piece: jax.vmap(run)(*piece), tuple(pieces))
+    return out.reshape(units, *out.shape[2:])
+
+
+# Values that stay in a core's second-level cache.
+_CACHED = 1 << 18
 
 
 def scatter_add(eqn: Any, values: Sequence[Array], states: Sequence[State]) -> Summed:

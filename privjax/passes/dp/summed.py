@@ -21,11 +21,8 @@ import jax.numpy as jnp
 
 from privjax._typing import Array
 from privjax.passes.dp.maps import Map, Maps, Permuted, square_sum, tensordot, through
-from privjax.passes.dp.terms import Lookup, Product, Term
+from privjax.passes.dp.terms import TOUCHED, Lookup, Product, Term
 from privjax.passes.units.states import Digit
-
-# How often a contribution that is materialised is written or read.
-_TOUCHED = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +139,7 @@ class Summed:
         if owners is not None:
             pairs *= rows
         size = math.prod(self.terms[0].shape)  # type: ignore[union-attr]
-        dense = sum(row for _, row, _ in costs) + _TOUCHED * size
+        dense = sum(row for _, row, _ in costs) + TOUCHED * size
         return pairs + sum(finish for _, _, finish in costs) > dense
 
     def _has_kernel(self) -> bool:

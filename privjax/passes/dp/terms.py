@@ -331,5 +331,7 @@ class Rows(_Term):
 
 Term = Product | Lookup | Rows
 
-# How many multiplications adding one number to a table costs (measured on a CPU).
+# How many multiplications adding one number to a table costs, and writing one number of
+# a contribution that is materialised and reading it twice (measured on a CPU).
 _SCATTER = 8
+TOUCHED = 64
