@@ -32,7 +32,9 @@ from privjax.transforms.base import Transformed, decorator
 from privjax.transforms.report import Report, entry, output_names, short_type
 from privjax.transforms.shared_data import (
     SharedArray,
+    burn,
     is_shared,
+    refuse_burned,
     together,
     withheld,
 )
@@ -109,7 +111,12 @@ class SecretShared(Transformed):
                 flat = program.run_online(words, corrections, *arrays)
             else:
                 flat = program.run(words, *arrays)
-        return self.unflatten(program, self._sound(program, flat))
+        try:
+            flat = self._sound(program, flat)
+        except MacCheckError:
+            burn(filter(is_shared, call.leaves))
+            raise
+        return self.unflatten(program, flat)
 
     # -- without a dealer -----------------------------------------------------------------
 
@@ -305,6 +312,7 @@ class SecretShared(Transformed):
 
     def _mode(self, x: Any, arg: str, path: str) -> str:
         if is_shared(x):
+            refuse_burned(x, path)
             ours = (self.protocol.parties, self.protocol.name, self.fixed_point)
             if (x.parties, x.protocol, x.fixed_point) != ours:
                 raise InputError(

@@ -1,7 +1,8 @@
 """Shared pytrees: `share`, `reveal`, and the opaque leaf they are made of."""
 
 import functools
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -174,6 +175,29 @@ def _sharing(proto: Protocol, fp: FixedPoint, specs: Any) -> Callable[..., list[
     return jax.jit(simulation(program, proto.parties, [False] * n, [True] * n))
 
 
+# Arrays of shares that went into a call which was aborted, by id: what honest parties say
+# in a failed check tells a cheater something about their keys.
+_burned: dict[int, weakref.ref[Any]] = {}
+
+
+def burn(shared: Iterable[SharedArray]) -> None:
+    """Shares that no later call accepts, as the call that they went into was aborted."""
+    for x in shared:
+        if not isinstance(x.data, _compat.Tracer):
+            place = id(x.data)
+            gone = lambda _, place=place: _burned.pop(place, None)  # noqa: E731
+            _burned[place] = weakref.ref(x.data, gone)
+
+
+def refuse_burned(x: SharedArray, name: str) -> None:
+    """Raises MacCheckError for what `burn` got."""
+    if id(x.data) in _burned:
+        raise MacCheckError(
+            f"{name} went into a call that was aborted because a party cheated: these "
+            "shares are not used again. Find out who, and share the data anew."
+        )
+
+
 def reveal(tree: PyTree) -> PyTree:
     """Reconstruct shared arrays; inside a secret-shared function, allow a value to open.
 
@@ -195,6 +219,7 @@ def reveal(tree: PyTree) -> PyTree:
 
 
 def _reconstruct(x: SharedArray) -> Any:
+    refuse_burned(x, repr(x))
     proto, fp = protocol_for(x.protocol, x.parties), x.fixed_point
     with jax.enable_x64(True):
         if x.kind == "boolean":

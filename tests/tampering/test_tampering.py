@@ -243,3 +243,20 @@ def test_changed_shares_at_rest(bit: int) -> None:
     np.testing.assert_array_equal(twice(shared), [3.0, -4.0])
     with pytest.raises(privjax.errors.MacCheckError):
         twice(wrong)
+
+
+def test_shares_of_an_aborted_call_are_not_used_again() -> None:
+    """Neither those that were changed nor those that were not; others are."""
+    good = privjax.share(np.float32([3.0]), protocol="spdz2k")
+    other = privjax.share(np.float32([4.0]), protocol="spdz2k")
+    bad = dataclasses.replace(good, data=good.data.at[0, 1, 0].add(np.uint32(1)))
+    product = privjax.secret_shared(lambda a, b: a * b, protocol="spdz2k")
+    np.testing.assert_array_equal(product(good, other), [12.0])
+    with pytest.raises(privjax.errors.MacCheckError, match="do not match"):
+        product(bad, other)
+    for use in (lambda: product(good, other), lambda: privjax.reveal(other)):
+        with pytest.raises(privjax.errors.MacCheckError, match="not used again"):
+            use()
+    assert privjax.reveal(good) == 3.0
+    fresh = privjax.share(np.float32([4.0]), protocol="spdz2k")
+    np.testing.assert_array_equal(product(good, fresh), [12.0])
