@@ -179,6 +179,28 @@ def test_division_on_shares():
     check(lambda x, y: {"div": x // y, "mod": x % 10}, (x, y))
 
 
+def spread_shifts(x, n):
+    """Of scalars, and of operands with axes of one entry, as `lax` allows."""
+    column, row = x[:, None], jnp.arange(4, dtype=x.dtype)[None]
+    return {
+        "left": column << row,
+        "right": column >> row,
+        "bits": (column >> row) & 1,
+        "left by secret places": column << n[None],
+        "right by secret places": lax.shift_right_logical(column, n[None]),
+        "scalar by secret places": 1 << n,
+        "secret scalar": lax.shift_right_arithmetic(x[0], n),
+        "remainder of a scalar": lax.rem(x[0], n + 1),
+        "remainder": lax.rem(column, n[None] + 1),
+    }
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32"])
+def test_shifts_with_broadcasting(dtype):
+    x = np.array([5, 120, 0], dtype)
+    check(spread_shifts, (x, np.array([0, 1, 7, 31], dtype)), protocol="reference")
+
+
 def shifts(x, y):
     return {"left": x << y, "right": x >> y}
 

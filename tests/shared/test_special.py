@@ -39,6 +39,19 @@ POSITIVE = _all[_all > 0]
 _t = np.exp2(rng.uniform(-18, -1, 200))
 UNIT = np.concatenate([1 - _t, _t - 1, rng.uniform(-1, 1, 200)]).astype(np.float32)
 UNIT = UNIT[np.abs(UNIT) < 1]
+# Parameters and arguments of distribution functions, all pairs of them.
+_sizes = np.concatenate([np.geomspace(0.01, 1, 8), np.linspace(1.5, 20, 12)])
+_tails = np.concatenate([[0, 6e7], np.geomspace(2.0**-18, 90, 30)])
+SHAPE, TAIL = (v.ravel().astype(np.float32) for v in np.meshgrid(_sizes, _tails))
+_ends = np.concatenate([[0, 1], np.geomspace(2.0**-18, 0.5, 9)])
+_ends = np.concatenate([_ends, 1 - _ends[2:]])
+LEFT, RIGHT, SHARE = (
+    v.ravel().astype(np.float32) for v in np.meshgrid(_sizes[::3], _sizes[::4], _ends)
+)
+ORDER, START = (
+    v.ravel().astype(np.float32)
+    for v in np.meshgrid([1.125, 2, 5.5, 30], np.geomspace(0.01, 4000, 25))
+)
 MILD = rng.uniform(-6, 6, 64).astype(np.float32)
 WHOLE = rng.integers(-12, 13, EVERY.size).astype(np.float32)
 
@@ -169,6 +182,33 @@ GROUPS: dict[str, tuple[tuple[Any, ...], dict[str, Case]]] = {
             ),
         },
     ),
+    "secret a and x": (
+        (SHAPE, TAIL),
+        {
+            "igamma": Case(jax.scipy.special.gammainc, special.gammainc, (0, 2.0**-12)),
+            "igammac": Case(lax.igammac, special.gammaincc, (0, 2.0**-12)),
+            "several a": Case(
+                lambda a, x: lax.igamma(jnp.asarray(SHAPE), x),
+                special.gammainc,
+                (0, 2.0**-12),
+            ),
+        },
+    ),
+    "secret a, b and x": (
+        (LEFT, RIGHT, SHARE),
+        {
+            "betainc": Case(jax.scipy.special.betainc, special.betainc, (0, 2.0**-12)),
+            "betainc, b = 2": Case(
+                lambda a, b, x: jax.scipy.special.betainc(a, 2.0, x),
+                lambda a, b, x: special.betainc(a, 2.0, x),
+                (0, 2.0**-12),
+            ),
+        },
+    ),
+    "secret s and q": (
+        (ORDER, START),
+        {"zeta": Case(lax.zeta, special.zeta, (2.0**-12, 2.0**-14))},
+    ),
     "gradients": (
         (MILD,),
         {
@@ -282,9 +322,39 @@ REFUSED = {
     "order 1/2": (lambda x: lax.polygamma(0.5, x), UnsupportedError, "orders are"),
     "zeta below 1": (lambda x: lax.zeta(1.0, x), UnsupportedError, "s > 1"),
     "zeta at 0": (lambda x: lax.zeta(x, 0.0), UnsupportedError, "q > 0"),
-    "secret parameter": (lambda x: lax.igamma(x, x), UnsupportedError, "parameter a"),
+    "secret steps": (
+        lambda x: jax.random.gamma(jax.random.key(0), x),
+        UnsupportedError,
+        "by rejection.*test_special.py|test_special.py.*by rejection",
+    ),
+    "derivative by a": (
+        lambda x: lax.igamma_grad_a(x, x),
+        UnsupportedError,
+        "series without a known number",
+    ),
+    "loop that begins with 1e-16": (
+        lambda x: jax.scipy.special.bessel_jn(x, v=2, n_iter=10),
+        UnsupportedError,
+        r"test_special.py.*begins with 1e-16.*all of it would be 0",
+    ),
     "too steep": (lambda x: lax.igamma(500.0, x), RangeError, "too steep"),
 }
+
+
+FLOATING = {
+    "expn": lambda x: jax.scipy.special.expn(2, x),
+    "exp1": jax.scipy.special.exp1,
+    "random_gamma_grad": lambda x: lax.random_gamma_grad(x, x),
+}
+
+
+@pytest.mark.parametrize("name", FLOATING)
+def test_continued_fractions_that_overflow_are_refused(name: str) -> None:
+    """Also with a bound on their steps."""
+    fun = FLOATING[name]
+    shared = fast.secret_shared(fun, protocol="reference", max_steps=20)
+    with pytest.raises(UnsupportedError, match="range of floating-point numbers"):
+        shared(np.float32([0.5, 2.5]))
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -1,5 +1,6 @@
 """Control flow that depends on a secret: everything runs, and results are selected."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,10 +9,15 @@ import numpy as np
 from jax import lax
 from jax.extend.core import jaxpr_as_fun
 
+from privjax import _compat
 from privjax.core import control
 from privjax.core.interpret import Rule, run
-from privjax.errors import LeakError
+from privjax.errors import LeakError, UnsupportedError
 from privjax.passes.taint import Tainted
+
+# No fixed point holds such a number; from INFINITE on it stands for infinity.
+TOO_LARGE, INFINITE = 2.0**56, 1e29
+_JAX = str(Path(jax.__file__).parent)
 
 
 def branch(cx: Any, index: Any, *operands: Any, **params: Any) -> list[Any]:
@@ -36,6 +42,14 @@ def loop(cx: Any, *values: Any, **params: Any) -> list[Any]:
     nc, nb = params["cond_nconsts"], params["body_nconsts"]
     if not _secret_predicate(cx, values, params, nc, nb):
         return control.while_loop(cx, *values, **params)
+    if _floating(cx.eqn) or _rescales(params["body_jaxpr"]):
+        raise UnsupportedError(
+            f"a loop on a secret predicate{cx.where()} counts on the range of "
+            "floating-point numbers (a continued fraction, whose terms grow until they "
+            "are scaled down) and would overflow in fixed point. Compute it in public, "
+            "reveal its operand with privjax.reveal, or give a polynomial that fits the "
+            "function on your domain."
+        )
     if cx.max_steps is None:
         raise LeakError(
             f"a loop depends on a secret predicate{cx.where()}: its trip count would "
@@ -58,6 +72,31 @@ def loop(cx: Any, *values: Any, **params: Any) -> list[Any]:
         return lax.scan(body, list(init), length=cx.max_steps)[0]
 
     return cx.apply(fixed, *values)
+
+
+def _floating(eqn: Any) -> bool:
+    """Whether JAX's own `random_gamma_grad` wrote this loop, which scales by 2^23."""
+    traceback = eqn.source_info.traceback
+    return traceback is not None and any(
+        frame.function_name == "random_gamma_grad_impl"
+        and frame.file_name.startswith(_JAX)
+        for frame in traceback.frames
+    )
+
+
+def _rescales(body: Any) -> bool:
+    """Whether a loop multiplies or divides by what is beyond any fixed point."""
+
+    def beyond(atom: Any) -> bool:
+        known = isinstance(atom, _compat.Literal)
+        return known and bool(
+            np.any((abs(atom.val) >= TOO_LARGE) & (abs(atom.val) < INFINITE))
+        )
+
+    return any(
+        eqn.primitive.name in ("mul", "div") and any(map(beyond, eqn.invars))
+        for eqn in _compat.open_jaxpr(body)[0].eqns
+    )
 
 
 def _secret_predicate(cx: Any, values: Any, params: Any, nc: int, nb: int) -> bool:

@@ -113,7 +113,8 @@ def _rem(x: Any, y: Any) -> Any:
 
 def _real_rem(x: Any, y: Any) -> Any:
     """As C's fmod. The quotient is within one of the right one below 2^14."""
-    a, b = lax.abs(x), lax.abs(jnp.broadcast_to(y, x.shape))
+    x, y = jnp.broadcast_arrays(x, y)
+    a, b = lax.abs(x), lax.abs(y)
     rest = lax.sub(a, lax.mul(b, lax.floor(lax.div(a, b))))
     rest = jnp.where(lax.lt(rest, jnp.zeros_like(rest)), lax.add(rest, b), rest)
     rest = jnp.where(lax.ge(rest, b), lax.sub(rest, b), rest)
@@ -124,8 +125,7 @@ def _secret_shift(shift: Callable[[Any, Any], Any], arithmetic: bool) -> Any:
     """A shift by secret places: one selection per bit of their number."""
 
     def rule(x: Any, by: Any) -> Any:
-        width = 8 * x.dtype.itemsize
-        by = jnp.broadcast_to(by, x.shape)
+        width, (x, by) = 8 * x.dtype.itemsize, jnp.broadcast_arrays(x, by)
         out = x
         for j in range((width - 1).bit_length()):
             bit = lax.bitwise_and(by, jnp.full_like(by, 1 << j))

@@ -1,5 +1,6 @@
 """Sums and products of secrets, and of a secret with a public value."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -57,7 +58,8 @@ def add(cx: Any, x: Any, y: Any) -> Any:
                 )
             return x
         scale = max(x.scale, cx.f)
-        share = cx.p.add_public(cx.scaled(x, scale), cx.encode(y, scale))
+        y = cx.encode(cx.addend(y), scale)
+        share = cx.p.add_public(cx.scaled(x, scale), y)
         return Fixed.of(share, scale)
     y = cx.fixed(y)
     scale = max(x.scale, y.scale)
@@ -149,7 +151,10 @@ def mul_public(cx: Any, x: Any, c: Any) -> Any:
         share = cx.p.mul_public(cx.integer(x).share, cx.encode_integer(c))
         return integers.result(cx, share, bounds)
     x = cx.fixed(x)
-    bits = _constant_bits(c)
+    if x.bit is None and _is_large(cx, c):
+        return _large_product(cx, x, c)
+    c = cx.addend(c)
+    bits = _constant_bits(c, cx.f)
     if bits is None:
         bits = cx.f
     if x.bit is not None:  # c * bit: one local product
@@ -176,6 +181,35 @@ def mul_public(cx: Any, x: Any, c: Any) -> Any:
     )
 
 
+def _is_large(cx: Any, c: Any) -> bool:
+    """Whether c is a constant with entries that do not fit, though a product may."""
+    if not isinstance(c, (np.ndarray, np.generic)):
+        return False
+    size = np.abs(np.asarray(c, np.float64))
+    return bool(np.any((size >= cx.fp.max_value) & (size < 2.0 ** (2 * cx.f))))
+
+
+def _large_product(cx: Any, x: Fixed, c: Any) -> Any:
+    """x * c where c does not fit: x is cut off to where the product does, in 8 rounds.
+
+    So -1e9 times a mask of zeros and ones is a mask, and 1e9 times 1e-6 is 1000.
+    """
+    c = np.asarray(c, np.float64)
+    large = (np.abs(c) >= cx.fp.max_value) & (np.abs(c) < 2.0 ** (2 * cx.f))
+    scale = 2 * cx.f
+    limit = cx.fp.encode(cx.fp.max_value / 4 / np.where(large, np.abs(c), 1.0), scale)
+    share = cx.scaled(x, scale)
+    above = cx.p.add_public(cx.p.mul_public(share, -1), limit)  # negative beyond it
+    below = cx.p.add_public(share, limit)
+    shares = [share, cx.p.bit_times(cx.p.msb(above), above)]
+    shares.append(cx.p.mul_public(cx.p.bit_times(cx.p.msb(below), below), -1))
+    inside = functools.reduce(cx.p.add, shares)
+    out = Fixed.of(cx.p.mul_public(inside, _ring(cx, np.where(large, c, 0), 0)), scale)
+    if large.all():
+        return out
+    return add(cx, out, mul_public(cx, x, np.where(large, 0, c)))
+
+
 def _scaled_product(cx: Any, share: Any, scale: int, c: Any, bits: int) -> Fixed:
     """share * c, brought down to scale 2f where c has more than f bits."""
     out = Fixed.of(cx.p.mul_public(share, _ring(cx, c, bits)), scale + bits)
@@ -187,15 +221,22 @@ def _ring(cx: Any, c: Any, bits: int) -> Any:
     return cx.fp.encode(jnp.asarray(c), bits)
 
 
-def _constant_bits(c: Any) -> int | None:
-    """Fractional bits that a constant needs; None when it is only known at run time."""
+def _constant_bits(c: Any, f: int) -> int | None:
+    """Fractional bits that a constant needs; None when it is only known at run time.
+
+    Enough for its smallest entry, but not more than f where the largest is above 1.
+    """
     if not isinstance(c, (np.ndarray, np.generic, float, int)):
         return None
     a = np.abs(np.asarray(c, np.float64))
-    if a.size == 0 or not np.all(np.isfinite(a)) or np.all(a == np.round(a)):
-        return 0 if a.size == 0 or np.all(np.isfinite(a)) else None
-    largest = float(a.max())
-    return max(1, _MANTISSA - math.floor(math.log2(largest)) - 1)
+    if np.all(a == np.round(a)):
+        return 0
+    least, most = (_mantissa_bits(v) for v in (a[a > 0].min(), a.max()))
+    return min(least, max(most, f))
+
+
+def _mantissa_bits(size: float) -> int:
+    return max(1, _MANTISSA - math.floor(math.log2(size)) - 1)
 
 
 def _power_of_two(c: Any) -> int | None:

@@ -133,12 +133,17 @@ def select_n(cx: Any, which: Any, *cases: Any) -> Any:
         return xor(cx, cases[0], and_(cx, which, xor(cx, *_secret_first(cx, cases))))
     if jnp.issubdtype(dtype, jnp.floating):
         scale = max([cx.f] + [c.scale for c in cases if isinstance(c, Fixed)])
-        shares = [cx.scaled(cx.fixed(c, scale), scale) for c in cases]
+        shares = [cx.scaled(_real_case(cx, c, scale), scale) for c in cases]
         chosen = _choose(cx, which, cases, shares)
         return Fixed.of(chosen, scale)
     bounds = integers.combined(*map(integers.bounds_of, cases))
     shares = [cx.integer(c).share for c in cases]
     return integers.result(cx, _choose(cx, which, cases, shares), bounds)
+
+
+def _real_case(cx: Any, case: Any, scale: int) -> Fixed:
+    """A case of a selection; the infinities of masks leave room for their sums."""
+    return cx.fixed(case if isinstance(case, SECRET) else cx.addend(case), scale)
 
 
 def _choose(cx: Any, which: Boolean, cases: Any, shares: Any) -> Any:
@@ -170,7 +175,7 @@ def _select_public(cx: Any, which: Any, cases: Any) -> Any:
         return Boolean(moved(pick, *(v.bit for v in values)))
     if jnp.issubdtype(dtype, jnp.floating):
         scale = max([cx.f] + [c.scale for c in cases if isinstance(c, Fixed)])
-        shares = [cx.scaled(cx.fixed(c, scale), scale) for c in cases]
+        shares = [cx.scaled(_real_case(cx, c, scale), scale) for c in cases]
         return Fixed.of(moved(pick, *shares), scale)
     bounds = functools.reduce(integers.combined, map(integers.bounds_of, cases))
     shares = [cx.integer(c).share for c in cases]

@@ -203,6 +203,7 @@ def population_count(cx: Any, x: Any) -> Integer:
 
 def shift_left(cx: Any, x: Any, by: Any) -> Integer:
     """x 2^by, 0 from the width on; by a public number of places."""
+    x, by = _same_shape(cx, x, by)
     amount, width = _amount(cx, by), cx.integer(x).width
     bounds = None
     if isinstance(by, np.ndarray):
@@ -220,9 +221,9 @@ def shift_right(arithmetic: bool) -> Rule:
     """By a public number of places: bits move down, zeros or the sign follow."""
 
     def rule(cx: Any, x: Any, by: Any) -> Integer:
+        x, by = _same_shape(cx, x, by)
         bits = bits_of(cx, x)
-        width = bits.shape[-1]
-        amount = jnp.broadcast_to(_amount(cx, by), bits.shape[:-1])
+        width, amount = bits.shape[-1], _amount(cx, by)
         source = jnp.arange(width) + amount[..., None]
         inside = jnp.minimum(source, width - 1)
         shifted = bits.moved(lambda v: jnp.take_along_axis(v, inside, -1))
@@ -234,10 +235,19 @@ def shift_right(arithmetic: bool) -> Rule:
     return rule
 
 
-def _amount(cx: Any, by: Any) -> Any:
-    """A public shift, at most the width (a negative one counts as too large)."""
+def _same_shape(cx: Any, x: Integer, by: Any) -> tuple[Any, Any]:
+    """Both at the shape of the current result; a constant stays known."""
+    shape = cx.eqn.outvars[0].aval.shape
     if isinstance(by, SECRET):
         cx.default([by])
+    spread = np.broadcast_to if isinstance(by, np.ndarray) else jnp.broadcast_to
+    if x.shape != shape:
+        x = x.rearranged(lambda v: jnp.broadcast_to(v, shape))
+    return x, spread(by, shape)
+
+
+def _amount(cx: Any, by: Any) -> Any:
+    """A public shift, at most the width (a negative one counts as too large)."""
     width = 8 * np.dtype(by.dtype).itemsize
     by = jnp.asarray(by).astype(np.int64)
     return jnp.where((by < 0) | (by > width), width, by)

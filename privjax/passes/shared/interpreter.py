@@ -16,6 +16,7 @@ from privjax.passes.shared import (
     comparison,
     contraction,
     integers,
+    loops,
     marked,
     nonlinear,
     placement,
@@ -26,12 +27,16 @@ from privjax.passes.shared.values import SECRET, Boolean, Fixed, Integer
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.interface import Protocol
 
+# Constants from here on stand for infinity: nobody is told that they saturate.
+_INFINITE = 1e29
+
 
 class Shared(Interpreter):
     """Rewrite a program on secrets into what one party of `protocol` does."""
 
     rules = {
         **control.RULES,
+        **loops.RULES,
         **arithmetic.RULES,
         **comparison.RULES,
         **integers.RULES,
@@ -54,8 +59,11 @@ class Shared(Interpreter):
 
     def join(self, a: Any, b: Any) -> Any:
         if isinstance(a, Fixed) and isinstance(b, Fixed):
-            most = a if a.scale >= b.scale else b
-            return Fixed.of(most.share, most.scale)
+            if a.scale == b.scale:
+                return Fixed.of(a.share, a.scale)
+            # Scales that grow by a bit in every step (halving) have no other end.
+            least = max(a.scale, b.scale)
+            return Fixed.of(a.share, self.f if least <= self.f else 2 * self.f)
         secrets = [v for v in (a, b) if isinstance(v, SECRET)]
         if len({type(v) for v in secrets}) == 1:
             like = secrets[0]
@@ -138,35 +146,50 @@ class Shared(Interpreter):
 
     def encode(self, value: Any, scale: int) -> Any:
         """Public reals as ring elements; what does not fit saturates (-inf in a mask)."""
-        self._fits(value)
-        self._resolved(value, scale)
+        self.check_constant(value, scale)
         real = jnp.asarray(value).astype(self.fp.real)
         bound = self.fp.max_value * (1 - 2.0**-20)
         return self.fp.encode(jnp.clip(jnp.nan_to_num(real), -bound, bound), scale)
 
-    def _fits(self, value: Any) -> None:
-        """Warn of a constant out of range (but for the infinities of masks)."""
-        if not isinstance(value, (np.ndarray, np.generic)):
-            return
+    def addend(self, value: Any) -> Any:
+        """A public term or factor; what does not fit is the infinity of some mask.
+
+        It counts as a quarter of the largest value, so that a few masks can be added.
+        """
+        end = self.fp.max_value
+        if isinstance(value, (np.ndarray, np.generic)):
+            self._fits(value, end / 4)
+            if not np.any(np.isnan(value) | (np.abs(value) >= end)):
+                return value
+            value = np.asarray(value, np.float64)
+            part = np.where(np.abs(value) < end, value, np.sign(value) * end / 4)
+            return np.nan_to_num(part)
+        value = jnp.asarray(value)
+        part = jnp.where(jnp.abs(value) < end, value, jnp.sign(value) * end / 4)
+        return jnp.nan_to_num(part)
+
+    def check_constant(self, value: Any, scale: int) -> None:
+        """Tell of a constant that is out of range, or rounds to 0."""
+        if isinstance(value, (np.ndarray, np.generic)):
+            self._fits(value, self.fp.max_value)
+            self._resolved(value, scale)
+
+    def _fits(self, value: Any, instead: float) -> None:
+        """Warn of a constant out of range, but for what stands for infinity in masks."""
         a = np.abs(np.asarray(value, np.float64))
-        ends = (
-            np.inf,
-            float(np.finfo(np.float32).max),
-            float(np.finfo(np.float64).max),
-        )
-        large = a[(a >= self.fp.max_value) & ~np.isin(a, ends)]
+        if np.any(np.isnan(a)):
+            self.note(f"the constant NaN{self.where()} counts as 0")
+        large = a[(a >= self.fp.max_value) & (a < _INFINITE)]
         if large.size:
             self.note(
                 f"the constant {large.max():.4g}{self.where()} does not fit into fixed "
-                f"point: it counts as {self.fp.max_value:.4g}. Rescale, or give "
+                f"point: it counts as {instead:.4g}. Rescale, or give "
                 "fixed_point= fewer fractional bits.",
                 RangeWarning,
             )
 
     def _resolved(self, value: Any, scale: int) -> None:
         """Note a constant that rounds to 0."""
-        if not isinstance(value, (np.ndarray, np.generic)):
-            return
         a = np.abs(np.asarray(value, np.float64))
         small = a[(a > 0) & (a < 2.0 ** -(scale + 1))]
         if small.size:

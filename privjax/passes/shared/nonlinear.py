@@ -4,14 +4,18 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from privjax.core.interpret import Rule
+from privjax.core.interpret import Rule, run
 from privjax.errors import UnsupportedError
+from privjax.passes.decompose import incomplete
+from privjax.passes.decompose.engine import decompose
 from privjax.passes.shared.arithmetic import add, mul_public, operands
 from privjax.passes.shared.comparison import lt
 from privjax.passes.shared.values import SECRET, Fixed
+from privjax.passes.simplify import cse, inline
 from privjax.protocols import functions
 
 
@@ -116,23 +120,30 @@ def polygamma(cx: Any, n: Any, x: Any) -> Any:
 
 
 def zeta(cx: Any, s: Any, q: Any) -> Any:
-    """The Hurwitz zeta function with one of its arguments a public constant."""
+    """The Hurwitz zeta function; cheaper if one of its arguments is a public number."""
     s, q = operands(cx, s, q)
-    if isinstance(q, SECRET):
-        value, x = _constant(cx, s, "one of its arguments"), cx.fixed(q)
-        if value <= 1:
-            raise UnsupportedError(f"zeta(s, q) with s = {value}{cx.where()}: s > 1.")
-        return Fixed.of(*functions.hurwitz(cx.p, cx.fp, x.share, x.scale, value))
-    value, x = _constant(cx, q, "one of its arguments"), cx.fixed(s)
-    if value <= 0:
-        raise UnsupportedError(f"zeta(s, q) with q = {value}{cx.where()}: q > 0.")
-    return Fixed.of(*functions.zeta(cx.p, cx.fp, x.share, x.scale, value))
+    order, start = _number(s), _number(q)
+    if order is not None and isinstance(q, SECRET):
+        if order <= 1:
+            raise UnsupportedError(f"zeta(s, q) with s = {order}{cx.where()}: s > 1.")
+        x = cx.fixed(q)
+        return Fixed.of(*functions.hurwitz(cx.p, cx.fp, x.share, x.scale, order))
+    if start is None:
+        return _in_parts(cx, incomplete.zeta, s, q)
+    if start <= 0:
+        raise UnsupportedError(f"zeta(s, q) with q = {start}{cx.where()}: q > 0.")
+    x = cx.fixed(s)
+    return Fixed.of(*functions.zeta(cx.p, cx.fp, x.share, x.scale, start))
 
 
 def _igamma(upper: bool) -> Rule:
     def rule(cx: Any, a: Any, x: Any) -> Any:
         a, x = operands(cx, a, x)
-        value, x = _constant(cx, a, "the parameter a"), cx.fixed(x)
+        value = _number(a)
+        if value is None or not isinstance(x, SECRET):
+            whole = incomplete.igammac if upper else incomplete.igamma
+            return _in_parts(cx, whole, a, x)
+        x = cx.fixed(x)
         return Fixed.of(
             *functions.igamma(cx.p, cx.fp, x.share, x.scale, value, upper=upper)
         )
@@ -141,22 +152,42 @@ def _igamma(upper: bool) -> Rule:
 
 
 def betainc(cx: Any, a: Any, b: Any, x: Any) -> Any:
-    """The regularised incomplete beta function for public constants a and b."""
+    """The regularised incomplete beta function; cheaper for public numbers a and b."""
     a, b, x = operands(cx, a, b, x)
-    values = [_constant(cx, v, "each of a and b") for v in (a, b)]
+    first, second = _number(a), _number(b)
+    if first is None or second is None or not isinstance(x, SECRET):
+        return _in_parts(cx, incomplete.betainc, a, b, x)
     x = cx.fixed(x)
-    return Fixed.of(*functions.betainc(cx.p, cx.fp, x.share, x.scale, *values))
+    return Fixed.of(*functions.betainc(cx.p, cx.fp, x.share, x.scale, first, second))
+
+
+def _in_parts(cx: Any, fun: Callable[..., Any], *values: Any) -> Any:
+    """A function in plain JAX, on values of this pass."""
+    dtype = cx.eqn.outvars[0].aval.dtype
+    types = [jax.ShapeDtypeStruct(v.shape, dtype) for v in values]
+    secret = [isinstance(v, SECRET) for v in values]
+    plain = inline(jax.make_jaxpr(fun)(*types))
+    (out,) = run(cx, cse(decompose(plain, secret)), values)
+    return out
+
+
+def _number(value: Any) -> float | None:
+    """The one number that a public array is known to consist of, if it is."""
+    if isinstance(value, np.ndarray) and value.size and np.all(value == value.flat[0]):
+        return float(value.flat[0])
+    return None
 
 
 def _constant(cx: Any, value: Any, what: str) -> float:
-    """The one number that a public array is known to consist of."""
-    if isinstance(value, np.ndarray) and value.size and np.all(value == value.flat[0]):
-        return float(value.flat[0])
-    raise UnsupportedError(
-        f"`{cx.eqn.primitive.name}`{cx.where()}: {what} must be one public number that "
-        "is known when the program is compiled, because the polynomials depend on it. "
-        "Give it as a Python number."
-    )
+    """The same, or a refusal."""
+    number = _number(value)
+    if number is None:
+        raise UnsupportedError(
+            f"`{cx.eqn.primitive.name}`{cx.where()}: {what} must be one public number "
+            "that is known when the program is compiled, because the polynomials depend "
+            "on it. Give it as a Python number."
+        )
+    return number
 
 
 def nextafter(cx: Any, x: Any, y: Any) -> Any:

@@ -12,6 +12,11 @@ _KEY = (
     "makes randomness from a secret: it would not be that of the plain program's key",
     "Pass the random key as a public argument (keys always are).",
 )
+_REJECTION = (
+    "draws by rejection: the number of trials depends on its secret parameter",
+    "Draw from jax.random.normal or uniform and transform that, or reveal the parameter "
+    "with privjax.reveal.",
+)
 _DEVICES = (
     "moves secrets between devices",
     "Write the whole array's program, and let jax.jit place it.",
@@ -92,7 +97,6 @@ REASONS: dict[str, tuple[str, str]] = {
             "random_split",
             "random_fold_in",
             "random_clone",
-            "random_gamma",
             "rng_bit_generator",
             "rng_uniform",
             "threefry2x32",
@@ -152,6 +156,7 @@ REASONS: dict[str, tuple[str, str]] = {
         "would mask the slices of different devices alike",
         "Write the whole array's program, and let jax.jit place it.",
     ),
+    "random_gamma": _REJECTION,
     "igamma_grad_a": _SERIES,
     "bitcast_convert_type": (
         "asks for the bits of an IEEE 754 number, but secrets are fixed-point",

@@ -101,11 +101,23 @@ BOUNDS: dict[str, Bound] = {
         "-M at 0, -1, -2, ...",
     ),
     "polygamma": _relative(12, 22, "x > 0, public order", "+-M for x <= 0"),
-    "zeta": _relative(12, 22, "s > 1, q > 0, one of them public", "M elsewhere"),
-    "igamma": _absolute(14, 20, "x >= 0, public 0 < a <= 20", "0 for x < 0"),
-    "igammac": _absolute(14, 20, "x >= 0, public 0 < a <= 20", "1 for x < 0"),
+    "zeta": _relative(
+        12,
+        22,
+        "s > 1, q > 0, one of them public (else 2^-12 relative or 2^-14)",
+        "M elsewhere",
+    ),
+    "igamma": _absolute(
+        14, 20, "x >= 0, public 0 < a <= 20 (2^-12 for secret a <= 40)", "0 for x < 0"
+    ),
+    "igammac": _absolute(
+        14, 20, "x >= 0, public 0 < a <= 20 (2^-12 for secret a <= 40)", "1 for x < 0"
+    ),
     "regularized_incomplete_beta": _absolute(
-        14, 27, "0 <= x <= 1, public 0 < a, b <= 20", "0 or 1"
+        14,
+        27,
+        "0 <= x <= 1, public 0 < a, b <= 20 (2^-12 for secret ones)",
+        "0 or 1",
     ),
     "nextafter": Bound(ABSOLUTE, 2.0**-18, "all x and y", "x +- an ulp", 7),
     "integer_pow": _relative(
