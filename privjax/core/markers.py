@@ -213,6 +213,10 @@ def noise(key_words: Any, xs: Sequence[Any], mechanism: Any) -> list[Any]:
 # -- correlated randomness and opening: what a protocol asks of its runtime ------------
 
 
+# Domains of elements of 128 bits: low words, then high words, on a first axis.
+PLANES = frozenset({"sum128", "xor128"})
+
+
 def _uniform_shape(*, shape: Any, dtype: Any, domain: str) -> Any:
     return jax.ShapeDtypeStruct(shape, dtype)
 
@@ -310,7 +314,7 @@ def open_values(
     """All parties exchange their shares `xs` and learn the values: one round.
 
     Args:
-      domains: how shares make a value: "sum", "sum128" (two planes in front), "xor",
+      domains: how shares make a value: "sum", "xor", `PLANES` (two planes in front),
         "from:P" (party P's array), "each:N" (all N parties' arrays, on a new first axis),
         "sum:pairs" and "xor:pairs" (three parties; an operand holds this party's share
         and the next one's on its first axis, so that only one of them is sent),

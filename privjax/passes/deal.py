@@ -75,7 +75,7 @@ def _merged(group: Sequence[Any], operands: Sequence[Sequence[Any]]) -> list[lis
 
 
 def _flat(column: Sequence[Any], domain: str) -> Any:
-    lead = 1 if domain == "sum128" else 0
+    lead = 1 if domain in markers.PLANES else 0
     return jnp.concatenate([v.reshape(*v.shape[:lead], -1) for v in column], axis=-1)
 
 
@@ -88,7 +88,7 @@ def _shape(eqn: Any) -> tuple[int, ...] | None:
     """The shape of an elementwise tuple; None where operands differ."""
     fun = eqn.params["fun"]
     shapes = {
-        tuple(v.aval.shape[1:] if domain == "sum128" else v.aval.shape)
+        tuple(v.aval.shape[1:] if domain in markers.PLANES else v.aval.shape)
         for i, (v, domain) in enumerate(zip(eqn.invars, fun.operands, strict=True))
         if i not in _common(fun)
     }

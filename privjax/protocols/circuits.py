@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from privjax.protocols.elements import constant, full
 from privjax.protocols.tuples import halves
 
 
@@ -61,7 +62,7 @@ def less_than_prefix(g: Any, c: Any, r: Any, pairs: Any) -> Any:
     `less_than_tree`, with `pairs` the products of neighbouring bits: log2(k) - 1 rounds.
     """
     k = c.dtype.itemsize * 8
-    one = np.array(1, c.dtype)
+    one = constant(1, c.dtype)
     n, below, r_below = ~c, ~c << one, g.shift_left(r, 1)
     generate = g.xor(
         g.xor(g.and_public(r, n), g.and_public(pairs, below)),
@@ -73,7 +74,7 @@ def less_than_prefix(g: Any, c: Any, r: Any, pairs: Any) -> Any:
     propagate = g.xor_public(propagate, n & (below | one))
     step = 2
     while step < k:
-        identity = jnp.full_like(c, (1 << step) - 1)
+        identity = full(c.shape, (1 << step) - 1, c.dtype)
         g_low = g.shift_left(generate, step)
         p_low = g.xor_public(g.shift_left(propagate, step), identity)
         if 2 * step == k:  # nobody needs the last propagate

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from privjax.protocols import words
+from privjax.protocols import elements, words
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith
 
@@ -27,5 +27,5 @@ class ExactTruncation:
         if bits == 0:
             return x
         p = self._protocol
-        raised = p.add_public(x, np.full(x.shape, 1 << (bits - 1), self._dtype))
+        raised = p.add_public(x, elements.full(x.shape, 1 << (bits - 1), self._dtype))
         return words.shift_right(p, raised, bits, self._dtype)

@@ -3,7 +3,8 @@
 Kernels are written as what one party does. `Arith` is one party's share of a ring array,
 `Bit` of an array of bits, `Word` of all bits of ring elements. Each method states its
 rounds; bytes follow from the shapes of what it opens. A protocol's folder has functions
-of these names (`implemented_by`). Public ring arrays are plain words of k bits.
+of these names (`implemented_by`). Public ring arrays are in any form
+that `elements.public` takes: for k = 32 and 64 plain words of k bits.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ class Protocol:
     min_parties: ClassVar[int]
     max_parties: ClassVar[int | None]
     active: ClassVar[bool] = False  # whether openings carry MACs that must be checked
+    rings: ClassVar[tuple[int, ...]] = (32, 64)  # the sizes k
 
     def checking_triples(self) -> "Protocol":
         """This protocol, with the dealer's triples checked by sacrifice."""
@@ -41,6 +43,16 @@ class Protocol:
         if high is not None and self.parties > high:
             raise ProtocolError(
                 f"parties={self.parties}: {self.name} is for at most {high} parties."
+            )
+
+    def check_ring(self, ring_bits: int) -> None:
+        """Raise `ProtocolError` for a ring that this protocol does not compute in."""
+        if ring_bits not in self.rings:
+            sizes = " or ".join(map(str, self.rings))
+            raise ProtocolError(
+                f"ring_bits={ring_bits}: {self.name} computes in rings of {sizes} bits. "
+                "Use protocol='semi2k' (semi-honest), or fixed_point=privjax.FixedPoint "
+                f"with ring_bits={self.rings[-1]} or less."
             )
 
     def begin(self, ring_bits: int) -> "Protocol":

@@ -44,8 +44,8 @@ _FEW_CHANNELS = 3
 class Ring:
     """Z_2^bits in words of `dtype`; values are kept reduced by the word's wrap-around.
 
-    Attributes: bits is 32 or 64. (128 will be two words: code outside of this module
-    must ask for `dtype`, `limbs` and `mask` and not assume one word per element.)
+    Attributes: bits is 32 or 64. (Elements of 128 bits are two words: `wide`. Code for
+    all three is in terms of `elements`.)
     """
 
     bits: int

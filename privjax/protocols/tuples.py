@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from privjax.protocols import ring
+from privjax.protocols import ring, wide_products
+from privjax.protocols.elements import cast, constant, from_reals
+from privjax.protocols.wide import Wide
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,20 @@ class Bilinear:
     options: tuple[tuple[str, Any], ...] = ()
 
     def __call__(self, x: Any, y: Any) -> Any:
+        if isinstance(x, Wide) or isinstance(y, Wide):
+            return self._wide(x, y)
         if self.name == "mul":
             return lax.mul(x, y)
         if self.name == "dot_general":
             return ring.dot_general(x, y, **dict(self.options))
         return ring.conv_general_dilated(x, y, **dict(self.options))
+
+    def _wide(self, x: Any, y: Any) -> Any:
+        if self.name == "mul":
+            return x * y
+        if self.name == "dot_general":
+            return wide_products.dot_general(x, y, **dict(self.options))
+        return wide_products.conv_general_dilated(x, y, **dict(self.options))
 
 
 MUL = Bilinear("mul")
@@ -76,8 +87,8 @@ class Truncation:
 
     def clear(self, r: Any) -> list[Any]:
         k = r.dtype.itemsize * 8
-        low = r & jnp.asarray(2 ** (k - 1) - 1, r.dtype)
-        return [low >> np.array(self.bits, r.dtype), r >> np.array(k - 1, r.dtype)]
+        low = r & constant(2 ** (k - 1) - 1, r.dtype)
+        return [low >> constant(self.bits, r.dtype), r >> constant(k - 1, r.dtype)]
 
 
 @dataclass(frozen=True)
@@ -104,7 +115,7 @@ class BitsOf:
     def neighbours(self, word: Any) -> tuple[Any, Any]:
         """The factors of the products."""
         if self.order == "prefix":
-            return word, word << np.array(1, word.dtype)
+            return word, word << constant(1, word.dtype)
         return halves(word, word.dtype.itemsize * 4)
 
 
@@ -137,7 +148,7 @@ class BitToSum:
     results = ("sum",)
 
     def clear(self, t: Any) -> list[Any]:
-        return [(t & np.uint8(1)).astype(self.dtype)]
+        return [cast(t & np.uint8(1), self.dtype)]
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,7 @@ class BitTimes:
     results = ("sum",)
 
     def clear(self, t: Any, a: Any) -> list[Any]:
-        return [(t & np.uint8(1)).astype(a.dtype) * a]
+        return [cast(t & np.uint8(1), a.dtype) * a]
 
 
 @dataclass(frozen=True)
@@ -186,12 +197,13 @@ class Noise:
         zero = jnp.zeros((self.count,), np.float32)
         (noise,) = self.mechanism.apply(seed, [zero])
         steps = jnp.round(noise.astype(np.float64) * 2.0**self.scale)
-        signed = np.dtype(f"int{8 * self.dtype.itemsize}")
-        return [steps.astype(signed).astype(self.dtype)]
+        return [from_reals(steps, self.dtype)]
 
 
 def halves(word: Any, width: int) -> tuple[Any, Any]:
     """(high, low) `width` bits, in the narrowest unsigned type that holds them."""
+    if isinstance(word, Wide):
+        return word.hi, word.lo
     dtype = np.dtype(f"uint{max(8, width)}")
     high = word >> np.array(width, word.dtype)
     low = word & np.array((1 << width) - 1, word.dtype)
@@ -209,12 +221,10 @@ def tree_order(word: Any) -> Any:
     for low in range(digits // 2):
         high = digits - 1 - low
         # Exchange binary digits `low` and `high` of the positions (a delta swap).
-        shift = (1 << high) - (1 << low)
+        shift = constant((1 << high) - (1 << low), word.dtype)
         mask = sum(
             1 << j for j in range(bits) if (j >> low) & 1 and not (j >> high) & 1
         )
-        moved = ((word >> np.array(shift, word.dtype)) ^ word) & np.array(
-            mask, word.dtype
-        )
-        word = word ^ moved ^ (moved << np.array(shift, word.dtype))
+        moved = ((word >> shift) ^ word) & constant(mask, word.dtype)
+        word = word ^ moved ^ (moved << shift)
     return word

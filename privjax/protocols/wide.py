@@ -1,7 +1,8 @@
 """The ring Z_2^128 as pairs of uint64 words: values, operators, elementwise products.
 
-SPDZ2k (Cramer, Damgard, Escudero, Scholl, Xing 2018) authenticates words of k bits in
-a ring of k + s bits; k = s = 64 gives the ring here. A `Wide` holds two planes, `lo` and
+Programs whose fixed-point numbers need more than 64 bits compute in it; and SPDZ2k
+(Cramer, Damgard, Escudero, Scholl, Xing 2018) authenticates words of k bits in a ring of
+k + s bits, k = s = 64 here. A `Wide` holds two planes, `lo` and
 `hi`, and stands for lo + 2^64 hi. It is a pytree: `jax.tree.map` applies any structural
 function to both planes, and it passes through jit, vmap, scan and shard_map.
 
@@ -19,6 +20,9 @@ import numpy as np
 
 from privjax._typing import Array, Shape
 from privjax.errors import InputError
+
+# What names the ring where a type is asked for (no JAX array has it): 16 bytes.
+DTYPE = np.dtype([("lo", np.uint64), ("hi", np.uint64)])
 
 _WORD = 64
 _HALF = np.uint64(32)
@@ -62,6 +66,11 @@ class Wide:
         return self.lo.size
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """The ring's name (no array has this type)."""
+        return DTYPE
+
+    @property
     def low(self) -> Array:
         """The value mod 2^64."""
         return self.lo
@@ -90,6 +99,8 @@ class Wide:
         return Wide(~self.lo, ~self.hi)
 
     def __mul__(self, other: Any) -> "Wide":
+        if isinstance(other, int) and not isinstance(other, bool):
+            return _times_integer(self, other)
         return multiply(self, other)
 
     def __and__(self, other: Any) -> "Wide":
@@ -218,6 +229,17 @@ def _full_product(a: Any, b: Any) -> Wide:
     return Wide(lo, a1 * b1 + (middle >> _HALF) + (other >> _HALF))
 
 
+def _times_integer(x: Wide, value: int) -> Wide:
+    """x * value; a power of two and its negative are shifts."""
+    value %= 1 << Wide.bits
+    minus = -value % (1 << Wide.bits)
+    if value and value & (value - 1) == 0:
+        return x << (value.bit_length() - 1)
+    if minus and minus & (minus - 1) == 0:
+        return -(x << (minus.bit_length() - 1))
+    return multiply(x, value)
+
+
 def multiply(x: Operand, y: Operand) -> Wide:
     """x * y mod 2^128, elementwise with broadcasting.
 
@@ -240,6 +262,7 @@ def multiply(x: Operand, y: Operand) -> Wide:
 
 
 __all__ = [
+    "DTYPE",
     "Operand",
     "Wide",
     "element",

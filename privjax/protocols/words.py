@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from privjax.protocols.elements import constants
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith, Bit, moved
 from privjax.protocols.tuples import Bilinear
@@ -57,11 +58,10 @@ def bits(p: Protocol, x: Arith, width: int) -> Bit:
 def from_bits(p: Protocol, b: Bit, signed: bool, dtype: Any) -> Arith:
     """The number with these bits (last axis, lowest first); 1 round."""
     width = b.shape[-1]
-    k = 8 * np.dtype(dtype).itemsize
     weights = [1 << j for j in range(width)]
     if signed:
         weights[-1] = -weights[-1]
     contract = (((len(b.shape) - 1,), (0,)), ((), ()))
     op = Bilinear("dot_general", (("dimension_numbers", contract),))
-    table = np.array([w % (1 << k) for w in weights], dtype)
+    table = constants(weights, dtype)
     return p.product_public(op, p.to_arith(b, dtype), table)

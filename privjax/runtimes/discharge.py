@@ -266,12 +266,12 @@ def _words(shape: Sequence[int], dtype: Any) -> int:
 
 def _pool_shape(kind: Any, n: int) -> tuple[int, ...]:
     """Elements of two planes lie in two rows."""
-    return (2, n) if kind[2] == "sum128" else (n,)
+    return (2, n) if kind[2] in markers.PLANES else (n,)
 
 
 def _from_pool(pool: Any, place: int, shape: Sequence[int], domain: str) -> Any:
     """A request's part of a pool, or of a pool in several rows."""
-    planes = 2 if domain == "sum128" else 1
+    planes = 2 if domain in markers.PLANES else 1
     rows = pool.shape[: pool.ndim - planes]
     end = place + math.prod(shape) // planes
     return lax.slice_in_dim(pool, place, end, axis=-1).reshape(*rows, *shape)
@@ -294,7 +294,7 @@ def _places(jaxpr: Any) -> tuple[dict[Any, int], dict[Any, int]]:
             if small and not domain.startswith("to:"):
                 kind = source, np.dtype(v.aval.dtype), domain
                 places[index, result] = sizes.get(kind, 0)
-                planes = 2 if domain == "sum128" else 1
+                planes = 2 if domain in markers.PLANES else 1
                 sizes[kind] = places[index, result] + v.aval.size // planes
     return sizes, places
 
@@ -333,6 +333,7 @@ _COMBINED = {
     ),
     "xor": _Combined(lambda v: lax.reduce_xor(v, (0,)), operator.xor, operator.xor),
     "sum128": _Combined(_sum_wide, _add_wide, _subtract_wide),
+    "xor128": _Combined(lambda v: lax.reduce_xor(v, (0,)), operator.xor, operator.xor),
 }
 
 

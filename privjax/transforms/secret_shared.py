@@ -72,6 +72,7 @@ class SecretShared(Transformed):
             raise InputError(
                 f"fixed_point={fixed_point!r}: expected a privjax.FixedPoint."
             )
+        self.protocol.check_ring(fixed_point.ring_bits)
         self.reveal = reveal
         self.public = self.argument_names(public, "public")
         self.owners = dict(owners or {})
@@ -131,6 +132,11 @@ class SecretShared(Transformed):
             raise ProtocolError(
                 "preprocessing='ot' is for semi2k between two parties, not for "
                 f"{self.protocol.name} among {self.protocol.parties}: use a dealer."
+            )
+        if name == "ot" and self.fixed_point.two_words:
+            raise ProtocolError(
+                "preprocessing='ot' makes correlated randomness for rings of 32 and 64 "
+                f"bits, not of {self.fixed_point.ring_bits}: use a dealer."
             )
         if name == "ot" and self.runtime is not None:
             raise ProtocolError(
@@ -480,7 +486,8 @@ def secret_shared(
         times faster), "replicated3" (three parties of which one may be corrupt,
         semi-honest, no dealer), or
         "reference" (no protection: the values themselves, for comparison).
-      fixed_point: `FixedPoint(ring_bits, fractional_bits)`.
+      fixed_point: `FixedPoint(ring_bits, fractional_bits)`; 128 ring bits by semi2k and
+        reference only.
       reveal: open the outputs; False returns `SharedArray` leaves instead, which the
         next call accepts.
       public: names or positions of arguments that all parties may see.

@@ -122,6 +122,7 @@ def share(
     """
     proto = protocol_for(protocol, parties)
     fp = fixed_point or FixedPoint()
+    proto.check_ring(fp.ring_bits)
     leaves, tree_def = jax.tree.flatten(tree)
     named, _ = jax.tree_util.tree_flatten_with_path(tree)
     names = ["tree" + jax.tree_util.keystr(path) for path, _ in named]
@@ -161,8 +162,7 @@ def _sharing(proto: Protocol, fp: FixedPoint, specs: Any) -> Callable[..., list[
         kind, scale = _format(x, fp, "tree")
         if kind == "boolean":
             return p.pack(p.share_bits(x.astype(np.uint8), 0))
-        ring = x.astype(fp.signed).astype(fp.dtype)
-        ring = ring if kind == "integer" else fp.encode(x, scale)
+        ring = fp.encode_integer(x) if kind == "integer" else fp.encode(x, scale)
         return p.pack(p.share_input(ring, 0))
 
     def party(*xs: Array) -> list[Any]:
@@ -231,7 +231,7 @@ def _reconstruct(x: SharedArray) -> Any:
             value = (
                 fp.decode(value, x.scale, x.dtype)
                 if fixed
-                else value.astype(fp.signed).astype(x.dtype)
+                else fp.decode_integer(value, x.dtype)
             )
         return withheld(value, sound)
 

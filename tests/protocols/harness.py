@@ -19,6 +19,7 @@ from privjax.core.interpret import sub_jaxprs
 from privjax.prg import chacha20
 from privjax.prg.chacha20 import Purpose
 from privjax.protocols.interface import Protocol
+from privjax.protocols.wide import Wide
 from privjax.runtimes.discharge import (
     PARTY,
     Offline,
@@ -30,6 +31,30 @@ from privjax.runtimes.discharge import (
 
 ROOT_KEY = np.arange(8, dtype=np.uint32)
 Program = Callable[..., Sequence[Any]]
+
+
+def to_planes(x: Any) -> Any:
+    """A clear array as the programs here take it: of 128 bits two planes behind."""
+    if np.asarray(x).dtype.kind != "O":
+        return x
+    planes = [(x >> at) & (2**64 - 1) for at in (0, 64)]
+    return np.stack(planes, -1).astype(np.uint64)
+
+
+def from_planes(x: Any) -> np.ndarray:
+    """The inverse: uint64[..., 2] -> Python integers."""
+    low, high = np.moveaxis(np.asarray(x), -1, 0).astype(object)
+    return high * 2**64 + low
+
+
+def element(x: Any, bits: int) -> Any:
+    """A program's argument as a ring array."""
+    return Wide(x[..., 0], x[..., 1]) if bits == 128 else x
+
+
+def array(x: Any) -> Any:
+    """A ring array as a program's result."""
+    return jnp.stack([x.lo, x.hi], -1) if isinstance(x, Wide) else x
 
 
 def trace(program: Program, parties: int, args: Sequence[Any]) -> Any:
@@ -145,12 +170,17 @@ def opened(program: Program, parties: int, *args: Any) -> list[Any]:
     return in_mode(program, parties, "jit", *args)
 
 
-def on_shares(p: Protocol, body: Program) -> Program:
-    """A program that shares its arguments from P_0, runs `body`, opens what it returns."""
+def on_shares(p: Protocol, body: Program, bits: int | None = None) -> Program:
+    """A program that shares its arguments from P_0, runs `body`, opens what it returns.
+
+    The ring is that of the arguments' words unless `bits` are given.
+    """
 
     def program(*args: Any) -> list[Any]:
-        q = p.begin(8 * np.dtype(args[0].dtype).itemsize)
-        return q.open_arith(list(body(q, *(q.share_input(x, 0) for x in args))))
+        k = 8 * np.dtype(args[0].dtype).itemsize if bits is None else bits
+        q = p.begin(k)
+        shares = [q.share_input(element(x, k), 0) for x in args]
+        return [array(v) for v in q.open_arith(list(body(q, *shares)))]
 
     return program
 

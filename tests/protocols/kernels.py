@@ -2,6 +2,7 @@
 
 `CASES` holds everything that the interface offers, in a form that any protocol can run.
 A case's inputs are clear arrays: ring words are shared as such, uint8 arrays as bits.
+Elements of 128 bits are Python integers in clear arrays of dtype object.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from privjax.protocols import elements
 from privjax.protocols.shares import Arith, Bit
 from privjax.protocols.tuples import MUL, Bilinear
 
@@ -34,18 +36,33 @@ def edges(bits: int) -> np.ndarray:
     powers = [1 << j for j in range(bits)]
     rng = np.random.default_rng(bits)
     drawn = [int(v) for v in rng.integers(0, 2**32, 32)]
-    drawn = [(v * 0x9E3779B97F4A7C15) % 2**bits for v in drawn]
+    drawn = [(v * 0x9E3779B97F4A7C15F39CC0605CEDC835) % 2**bits for v in drawn]
     values = [v for b in powers for v in (b - 1, b, b + 1, -b)] + drawn
-    return np.array([v % 2**bits for v in values], f"uint{bits}")
+    return clear([v % 2**bits for v in values], bits)
+
+
+def clear(values: Any, bits: int) -> np.ndarray:
+    """Integers in [0, 2^bits) as an array."""
+    return np.array(values, object if bits > 64 else f"uint{bits}")
+
+
+def size(x: np.ndarray) -> int:
+    """Bits of an element."""
+    return 128 if x.dtype == object else 8 * x.itemsize
 
 
 def draw(bits: int, seed: int, *shape: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
+    if bits > 64:
+        high, low = rng.integers(0, 2**64, (2, *shape), "uint64").astype(object)
+        return high * 2**64 + low
     return rng.integers(0, 2**bits, shape, f"uint{bits}")
 
 
 def equal(got: np.ndarray, expected: np.ndarray) -> None:
     assert got.dtype == expected.dtype
+    if got.dtype == object:
+        expected = expected % 2**128
     np.testing.assert_array_equal(got, expected)
 
 
@@ -86,16 +103,19 @@ def flag_and_word(bits: int) -> list[np.ndarray]:
 
 
 def signed(x: np.ndarray) -> np.ndarray:
+    if x.dtype == object:
+        return (x + 2**127) % 2**128 - 2**127
     return x.astype(f"int{8 * x.itemsize}")
 
 
 def np_bits(word: np.ndarray) -> np.ndarray:
-    at = np.arange(8 * word.itemsize, dtype=word.dtype)
+    at = np.arange(size(word)).astype(word.dtype)
     return ((word[..., None] >> at) & np.array(1, word.dtype)).astype(np.uint8)
 
 
 def np_conv(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    x = np.pad(x, ((0, 0), (0, 0), (0, 0), (1, 1)))
+    between = np.zeros((*x.shape[:-1], 1), x.dtype)
+    x = np.concatenate([between, x, between], -1)
     out = np.zeros((2, 3, 3, 5), x.dtype)
     for i in range(3):
         for j in range(5):
@@ -105,8 +125,8 @@ def np_conv(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def np_prefix_or(x: np.ndarray) -> np.ndarray:
-    for step in (1, 2, 4, 8, 16, 32):
-        if step < 8 * x.itemsize:
+    for step in (1, 2, 4, 8, 16, 32, 64):
+        if step < size(x):
             x = x | (x >> np.array(step, x.dtype))
     return x
 
@@ -120,10 +140,6 @@ def np_scatter_add(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def all_bits(p: Any, word: Any, dtype: Any) -> Bit:
     """All bits of a shared word, on a trailing axis."""
     return p.bits_at(word, np.arange(8 * dtype.itemsize))
-
-
-def constant(p: Any, v: int, like: Arith, dtype: Any) -> Arith:
-    return p.public(jnp.full(like.shape, v, dtype))
 
 
 def reused(p: Any, dtype: Any, x: Arith, y: Arith) -> Arith:
@@ -154,7 +170,7 @@ def np_both_flipped(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def np_contraction_public(x: np.ndarray) -> np.ndarray:
-    return x @ (np.arange(8, dtype=x.dtype).reshape(4, 2))
+    return x @ np.arange(8).astype(x.dtype).reshape(4, 2)
 
 
 def outer_and(p: Any, dtype: Any, a: Bit, b: Bit) -> Bit:
@@ -174,13 +190,13 @@ def in_range(bits: int) -> list[np.ndarray]:
     limit = 2 ** (bits - 2)
     values = values[(values >= -limit) & (values < limit)]
     ends = [-limit, limit - 1, 0, 1 << BY, -(1 << BY)]
-    both = np.concatenate([values, np.array(ends, values.dtype)])
-    return [both.astype(f"uint{bits}")]
+    both = [*values, *ends]
+    return [clear([int(v) % 2**bits for v in both], bits)]
 
 
 def rounded(got: np.ndarray, x: np.ndarray) -> None:
     """Down or up by less than one unit, and exact where nothing is cut off."""
-    extra = signed(got) - (signed(x) >> BY)
+    extra = (signed(got) - (signed(x) >> BY)).astype(np.int64)
     exact = (x & np.array((1 << BY) - 1, x.dtype)) == 0
     assert set(np.unique(extra)) <= {0, 1}
     np.testing.assert_array_equal(extra[exact], 0)
@@ -200,15 +216,15 @@ CASES: dict[str, Case] = {
     ),
     "add": Case(lambda p, d, x, y: p.add(x, y), lambda x, y: x + y, two),
     "add_public": Case(
-        lambda p, d, x: p.add_public(x, np.array(7, d)),
+        lambda p, d, x: p.add_public(x, elements.constants(7, d)),
         lambda x: x + np.array(7, x.dtype),
         one,
     ),
     "mul_public": Case(
         lambda p, d, x: p.mul_public(
-            p.mul_public(x, -5), np.arange(x.shape[0], dtype=d)
+            p.mul_public(x, -5), elements.constants(range(x.shape[0]), d)
         ),
-        lambda x: x * -np.array(5, x.dtype) * np.arange(x.size, dtype=x.dtype),
+        lambda x: x * -np.array(5, x.dtype) * np.arange(x.size).astype(x.dtype),
         one,
     ),
     "additive, sum": Case(
@@ -229,7 +245,9 @@ CASES: dict[str, Case] = {
         matrices((3, 2), (3, 2)),
     ),
     "product_public": Case(
-        lambda p, d, x: p.product_public(DOT, x, jnp.arange(8, dtype=d).reshape(4, 2)),
+        lambda p, d, x: p.product_public(
+            DOT, x, elements.constants(np.arange(8).reshape(4, 2), d)
+        ),
         np_contraction_public,
         matrices((3, 4)),
     ),
@@ -269,7 +287,7 @@ CASES: dict[str, Case] = {
     "prefix_or": Case(
         lambda p, d, x: all_bits(p, p.prefix_or(p.bits_of(x)), d),
         lambda x: np_bits(np_prefix_or(x)),
-        lambda bits: [np.concatenate([edges(bits), np.zeros(1, f"uint{bits}")])],
+        lambda bits: [np.concatenate([edges(bits), clear([0], bits)])],
     ),
     "msb": Case(
         lambda p, d, x: p.msb(x), lambda x: (signed(x) < 0).astype(np.uint8), one

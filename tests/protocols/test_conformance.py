@@ -16,11 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from kernels import BY, CASES, edges, signed
+from kernels import BY, CASES, clear, edges, signed
 
 from privjax.core.interpret import mentions
 from privjax.errors import ProtocolError
 from privjax.passes.cost import cost
+from privjax.protocols import elements
+from privjax.protocols.elements import ring_dtype
 from privjax.protocols.shares import Arith, Bit
 from privjax.protocols.table import PROTOCOLS, protocol_for
 from privjax.protocols.tuples import MUL
@@ -37,7 +39,8 @@ def parties_of(name: str) -> list[int]:
 def covered() -> list[tuple[str, int, int, str]]:
     """(protocol, parties, ring bits, mode): what is tested of the cross product.
 
-    Every number of parties in both rings under jit; each other mode once.
+    Every number of parties in all rings under jit (128 bits: two and three parties);
+    each other mode once.
     """
     out = []
     for name in PROTOCOLS:
@@ -48,6 +51,8 @@ def covered() -> list[tuple[str, int, int, str]]:
             (name, few, 64, "vmap"),
             (name, few, 32, "scan"),
         ]
+        if 128 in PROTOCOLS[name].rings:
+            out += [(name, n, 128, "jit") for n in (2, 3)]
     return out
 
 
@@ -63,7 +68,7 @@ def results(name: str, parties: int, bits: int, mode: str) -> dict[str, list[Any
     lanes = [lanes_of(CASES[n].inputs(bits)) for n in names]
     batched = mode in ("vmap", "scan")
     flat = [
-        np.stack(x) if batched else x[0]
+        harness.to_planes(np.stack(x) if batched else x[0])
         for case in lanes
         for x in zip(*case, strict=True)
     ]
@@ -75,15 +80,22 @@ def results(name: str, parties: int, bits: int, mode: str) -> dict[str, list[Any
         for i, (kernel, count) in enumerate(zip(names, counts, strict=True)):
             inputs, left = left[:count], left[count:]
             shares = [
-                (p.share_bits if x.dtype == np.uint8 else p.share_input)(x, i % parties)
+                p.share_bits(x, i % parties)
+                if x.dtype == np.uint8
+                else p.share_input(harness.element(x, bits), i % parties)
                 for x in inputs
             ]
-            result = CASES[kernel].body(p, np.dtype(f"uint{bits}"), *shares)
+            result = CASES[kernel].body(p, ring_dtype(bits), *shares)
             opening = p.open_bits if isinstance(result, Bit) else p.open_arith
-            out += opening([result])
+            out += map(harness.array, opening([result]))
         return out
 
     opened = harness.in_mode(program, parties, mode, *flat)
+    if bits == 128:
+        two = (x.dtype == np.uint64 for x in opened)
+        opened = [
+            harness.from_planes(x) if t else x for x, t in zip(opened, two, strict=True)
+        ]
     return {n: list(x) if batched else [x] for n, x in zip(names, opened, strict=True)}
 
 
@@ -116,16 +128,24 @@ def test_truncation_is_unbiased(name: str) -> None:
         assert np.all(np.abs(error) < 5 * 0.5 / 32)
 
 
-@pytest.mark.parametrize("bits,by", [(32, 1), (32, 24), (64, 18), (64, 41)])
+@pytest.mark.parametrize(
+    "bits,by", [(32, 1), (32, 24), (64, 18), (64, 41), (128, 40), (128, 85)]
+)
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_truncation_at_any_place(name: str, bits: int, by: int) -> None:
     parties = parties_of(name)[0]
+    if bits not in PROTOCOLS[name].rings:
+        with pytest.raises(ProtocolError, match="32 or 64 bits"):
+            protocol_for(name, parties).check_ring(bits)
+        return
     x = signed(edges(bits))
     x = x[(x > -(2 ** (bits - 2))) & (x < 2 ** (bits - 2))]
     program = harness.on_shares(
-        PROTOCOLS[name](parties), lambda p, v: [p.truncate(v, by)]
+        PROTOCOLS[name](parties), lambda p, v: [p.truncate(v, by)], bits
     )
-    (got,) = harness.opened(program, parties, x.astype(f"uint{bits}"))
+    shared = clear([int(v) % 2**bits for v in x], bits)
+    (got,) = harness.opened(program, parties, harness.to_planes(shared))
+    got = harness.from_planes(got) if bits == 128 else got
     assert set(np.unique(signed(got) - (x >> by))) <= {0, 1}
 
 
@@ -167,7 +187,7 @@ def zeros(p: Any) -> Arith:
     return p.public(jnp.zeros(N, np.uint64))
 
 
-# kernel -> (body on a share and a bit, rounds that interface.py promises)
+# kernel -> (body on a share and a bit, rounds that interface.py promises for k = 64)
 KERNELS: dict[str, tuple[Body, int]] = {
     "share_input": (lambda p, x, b: p.share_input(np.arange(N, dtype="u8"), 0), 1),
     "share_bits": (lambda p, x, b: p.share_bits(np.ones(N, "u1"), 1), 1),
@@ -249,6 +269,24 @@ BITS["spdz2k"] = {k: n + 2 * 64 * SUMS[k] for k, n in BITS["semi2k"].items()}
 BITS["spdz2k"]["msb"] = 2 * (2 * 64 + 3 * 16 + 2 * (16 + 8 + 4 + 2))
 
 
+# The same at k = 128, semi2k: one more level of circuits, and words twice as long.
+WIDE_TREE = 3 * (32 + 16 + 8 + 4 + 2) + 2
+WIDE_ROUNDS = {k: n + 1 for k, n in ROUNDS["semi2k"].items()} | {"prefix_or": 14}
+WIDE_BITS = {k: n * (1 if n < 64 else 2) for k, n in BITS["semi2k"].items()} | {
+    "prefix_or": 2 * (128 + (5 * 3 + 2) * 128) + 2 * 7 * 2 * 128,
+    "msb": 2 * (128 + WIDE_TREE),
+    "is_zero": 2 * (128 + 2 * 63),
+    "bits_of": 2 * (128 + (5 * 3 + 2) * 128),
+    "bit_times": 2 * (1 + 128),
+}
+
+WIDE_BODIES: dict[str, Body] = {
+    "to_arith": lambda p, x, b: p.to_arith(b, ring_dtype(128)),
+    "share_input": lambda p, x, b: p.share_input(
+        elements.full((N,), 5, ring_dtype(128)), 0
+    ),
+}
+
 ARGS = [np.zeros(N, np.uint64), np.zeros(N, np.uint8)]
 
 
@@ -279,6 +317,43 @@ def test_declared_rounds(name: str, kernel: str) -> None:
 def test_declared_bits(name: str, kernel: str) -> None:
     closed, parties = program_of(name, kernel)
     assert cost(closed, parties).sent_bits == N * BITS[name].get(kernel, 0)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_declared_costs_of_128_bits(kernel: str) -> None:
+    body, rounds = KERNELS[kernel]
+    body = WIDE_BODIES.get(kernel, body)
+
+    def program(b: Any) -> Any:
+        p = PROTOCOLS["semi2k"](2)
+        x = p.public(elements.full((N,), 0, ring_dtype(128)))
+        return jax.tree.leaves(body(p, x, p.public_bits(b)))
+
+    with jax.enable_x64(True):
+        closed = harness.trace(program, 2, ARGS[1:])
+    assert harness.rounds(closed) == WIDE_ROUNDS.get(kernel, rounds)
+    assert cost(closed, 2).sent_bits == N * WIDE_BITS.get(kernel, 0)
+
+
+def test_no_two_masks_coincide_in_128_bits() -> None:
+    """Of both words of all that parties expand from their keys, in several kernels."""
+    names = ("share_input", "product", "truncate", "msb", "to_arith", "bit_times")
+
+    def program(b: Any) -> Any:
+        p = PROTOCOLS["semi2k"](3)
+        x = p.public(elements.full((N,), 0, ring_dtype(128)))
+        bodies = [WIDE_BODIES.get(k, KERNELS[k][0]) for k in names]
+        return jax.tree.leaves([body(p, x, p.public_bits(b)) for body in bodies])
+
+    with jax.enable_x64(True):
+        closed = harness.trace(program, 3, ARGS[1:])
+        run = jax.jit(harness.recorder(closed, 3))
+        records = run(harness.ROOT_KEY, np.zeros((3, N), np.uint8))
+    own = [np.asarray(r.data).ravel() for r in records if r.domain == harness.OWN]
+    words = np.concatenate([x for x in own if x.dtype == np.uint64])
+    words = words[words != 0]  # the last party expands nothing of what is dealt
+    assert words.size > 100
+    assert np.unique(words).size == words.size
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -333,6 +408,29 @@ def looped(p: Any, x: Any, y: Any) -> list[Any]:
 
 
 THREE_WAYS = [*((name, parties_of(name)[0]) for name in PROTOCOLS), ("semi2k", 3)]
+
+
+def test_offline_and_online_equal_simulation_in_128_bits() -> None:
+    clear_x = np.arange(-6, 6).reshape(3, 4)
+    x = harness.to_planes(clear([int(v) % 2**128 for v in clear_x.ravel()], 128))
+    x = x.reshape(3, 4, 2)
+    x = np.stack([x[..., 0] << np.uint64(8), x[..., 1]], -1)
+
+    def program(*xs: Any) -> list[Any]:
+        p = PROTOCOLS["semi2k"](2)
+        return [
+            harness.array(v) for v in looped(p, *(harness.element(v, 128) for v in xs))
+        ]
+
+    with jax.enable_x64(True):
+        closed = harness.trace(program, 2, [x, x[::-1].copy()])
+        args = [x, x[::-1].copy()]
+        together = harness.simulate(closed, 2, args)
+        apart = harness.online(closed, 2, args, harness.ahead(closed, 2))
+        for a, b in zip(together, apart, strict=True):
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+        inner = signed(harness.from_planes(np.asarray(together[1])[0]))
+    np.testing.assert_array_equal(inner, (clear_x.astype(object) << 8) ** 2)
 
 
 @pytest.mark.parametrize("name,parties", THREE_WAYS)

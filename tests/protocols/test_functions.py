@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 from jax import lax
+from kernels import clear, signed
 from scipy import special
 
 from privjax.errors import RangeError
@@ -380,11 +381,14 @@ CASES: dict[str, Case] = {
 
 def encode(fp: FixedPoint, x: Any, scale: int) -> Any:
     v = np.rint(np.ldexp(np.asarray(x, np.float64), scale))
+    if fp.ring_bits == 128:
+        return harness.to_planes(clear([int(n) % 2**128 for n in v], 128))
     return v.astype(fp.signed).astype(fp.dtype)
 
 
 def decode(fp: FixedPoint, v: Any, scale: int) -> Any:
-    return np.ldexp(v.astype(fp.signed).astype(np.float64), -scale)
+    whole = signed(harness.from_planes(v) if fp.ring_bits == 128 else v)
+    return np.ldexp(whole.astype(np.float64), -scale)
 
 
 def program_of(fun: Callable[..., Any], p: Any, fp: FixedPoint, scale: int) -> Any:
@@ -393,10 +397,10 @@ def program_of(fun: Callable[..., Any], p: Any, fp: FixedPoint, scale: int) -> A
 
     def program(*args: Any) -> list[Any]:
         q = p.begin(fp.ring_bits)
-        shares = [q.share_input(x, 0) for x in args]
+        shares = [q.share_input(harness.element(x, fp.ring_bits), 0) for x in args]
         result, result_scale = fun(q, fp, *shares, scale)
         out.append(result_scale)
-        return q.open_arith([result])
+        return [harness.array(v) for v in q.open_arith([result])]
 
     return program, out
 
@@ -444,6 +448,16 @@ def check(name: str, form: Form, p: Any = None, points: int | None = None) -> No
 @pytest.mark.parametrize("name", CASES)
 def test_the_whole_domain(name: str, product: bool) -> None:
     check(name, Form(FP, 36 if product else 18))
+
+
+# Of each kind of formula one: polynomials of public and of secret coefficients, splines,
+# octaves.
+FINER = ("exp", "log", "logistic", "rsqrt", "divide", "cos", "asin")
+
+
+@pytest.mark.parametrize("name", FINER)
+def test_the_whole_domain_in_128_bits(name: str) -> None:
+    check(name, Form(FixedPoint(128), 40))
 
 
 class Down(Reference):

@@ -62,7 +62,7 @@ CASES = [
      privjax.RangeError, "holds magnitudes below 6.711e\\+07"),
     ("too large to share", lambda: privjax.share({"a": X * 1e9}),
      privjax.RangeError, r"tree\['a'\]"),
-    ("ring bits", lambda: privjax.FixedPoint(48), privjax.InputError, "32 or 64"),
+    ("ring bits", lambda: privjax.FixedPoint(48), privjax.InputError, "64 or 128"),
     ("fractional bits", lambda: privjax.FixedPoint(64, 31), privjax.InputError,
      "at most 29"),
     ("python branch", lambda: privjax.secret_shared(branches_in_python)(X),

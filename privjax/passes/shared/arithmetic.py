@@ -15,9 +15,6 @@ from privjax.passes.shared import integers
 from privjax.passes.shared.values import SECRET, Boolean, Fixed
 from privjax.protocols.tuples import MUL
 
-# Relative precision of a public constant: its mantissa has this many bits.
-_MANTISSA = 18
-
 
 def operands(cx: Any, *values: Any) -> list[Any]:
     """Values broadcast to the shape of the current result (scalars may be literals)."""
@@ -142,9 +139,9 @@ def mul_public(cx: Any, x: Any, c: Any) -> Any:
     """x * c for a public c.
 
     Integers and powers of two cost nothing. A constant known now gets as many bits as it
-    needs for a relative precision of 2^-18; any other is encoded with f bits. A value
-    with more than f bits behind the point is multiplied in two parts, high and low, so
-    that it keeps them: c * x = c * high + c * low.
+    needs for a relative precision of 2^-18 (`fp.precision`); any other is encoded with f
+    bits. A value with more than f bits behind the point is multiplied in two parts, high
+    and low, so that it keeps them: c * x = c * high + c * low.
     """
     if not is_real(cx):
         bounds = integers.times(integers.bounds_of(x), integers.bounds_of(c))
@@ -154,7 +151,7 @@ def mul_public(cx: Any, x: Any, c: Any) -> Any:
     if x.bit is None and _is_large(cx, c):
         return _large_product(cx, x, c)
     c = cx.addend(c)
-    bits = _constant_bits(c, cx.f)
+    bits = _constant_bits(c, cx.f, cx.fp.precision)
     if bits is None:
         bits = cx.f
     if x.bit is not None:  # c * bit: one local product
@@ -221,7 +218,7 @@ def _ring(cx: Any, c: Any, bits: int) -> Any:
     return cx.fp.encode(jnp.asarray(c), bits)
 
 
-def _constant_bits(c: Any, f: int) -> int | None:
+def _constant_bits(c: Any, f: int, mantissa: int) -> int | None:
     """Fractional bits that a constant needs; None when it is only known at run time.
 
     Enough for its smallest entry, but not more than f where the largest is above 1.
@@ -231,12 +228,12 @@ def _constant_bits(c: Any, f: int) -> int | None:
     a = np.abs(np.asarray(c, np.float64))
     if np.all(a == np.round(a)):
         return 0
-    least, most = (_mantissa_bits(v) for v in (a[a > 0].min(), a.max()))
+    least, most = (_mantissa_bits(v, mantissa) for v in (a[a > 0].min(), a.max()))
     return min(least, max(most, f))
 
 
-def _mantissa_bits(size: float) -> int:
-    return max(1, _MANTISSA - math.floor(math.log2(size)) - 1)
+def _mantissa_bits(size: float, mantissa: int) -> int:
+    return max(1, mantissa - math.floor(math.log2(size)) - 1)
 
 
 def _power_of_two(c: Any) -> int | None:
@@ -255,7 +252,7 @@ def _signed(cx: Any, share: Any, c: Any) -> Any:
         share
         if np.all(np.asarray(c) > 0)
         else cx.p.mul_public(
-            share, jnp.sign(jnp.asarray(c)).astype(cx.fp.signed).astype(cx.fp.dtype)
+            share, cx.encode_integer(jnp.sign(jnp.asarray(c)).astype(cx.fp.signed))
         )
     )
 

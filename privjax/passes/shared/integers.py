@@ -16,7 +16,7 @@ import numpy as np
 from privjax.core.interpret import Rule
 from privjax.errors import UnsupportedError
 from privjax.passes.shared.values import SECRET, Boolean, Bounds, Fixed, Integer
-from privjax.protocols import words
+from privjax.protocols import elements, words
 from privjax.protocols.shares import Arith, Bit, moved
 
 
@@ -164,7 +164,7 @@ def not_(cx: Any, x: Any) -> Integer:
         bounds = (-bounds[1] - 1, -bounds[0] - 1) if x.signed else None
     minus = cx.p.mul_public(x.share, -1)
     one = cx.encode_integer(np.array(-1, np.int64))
-    return result(cx, cx.p.add_public(minus, jnp.broadcast_to(one, x.shape)), bounds)
+    return result(cx, cx.p.add_public(minus, one), bounds)
 
 
 def gate(name: str, cx: Any, x: Any, y: Any) -> Integer:
@@ -209,11 +209,13 @@ def shift_left(cx: Any, x: Any, by: Any) -> Integer:
     if isinstance(by, np.ndarray):
         most = int(by.max()) if by.size else 0
         bounds = times(bounds_of(x), (1, 1 << most)) if 0 <= most < width else None
+    word = cx.fp.unsigned
     weight = jnp.where(
         amount < width,
-        jnp.ones((), cx.fp.dtype) << jnp.minimum(amount, width - 1).astype(cx.fp.dtype),
-        jnp.zeros((), cx.fp.dtype),
+        jnp.ones((), word) << jnp.minimum(amount, width - 1).astype(word),
+        jnp.zeros((), word),
     )
+    weight = elements.cast(weight, cx.fp.dtype)
     return result(cx, cx.p.mul_public(cx.integer(x).share, weight), bounds)
 
 

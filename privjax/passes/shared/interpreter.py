@@ -207,11 +207,7 @@ class Shared(Interpreter):
             warnings.warn(text, category, stacklevel=2)
 
     def encode_integer(self, value: Any) -> Any:
-        value = jnp.asarray(value)
-        signed = jnp.issubdtype(value.dtype, jnp.signedinteger)
-        return value.astype(self.fp.signed if signed else self.fp.dtype).astype(
-            self.fp.dtype
-        )
+        return self.fp.encode_integer(value)
 
     def factor(self, x: Fixed, limit: int | None = None) -> Fixed:
         """`x` at a scale of at most f (or `limit`): fit to be multiplied."""

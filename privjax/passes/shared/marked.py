@@ -31,8 +31,8 @@ def open_values(cx: Any, xs: Sequence[Any], dtypes: Sequence[Any]) -> list[Any]:
 def _decode(cx: Any, x: Any, v: Any, dtype: Any) -> Any:
     if isinstance(x, Fixed):
         return cx.fp.decode(v, x.scale, dtype)
-    if isinstance(x, Integer) and jnp.issubdtype(dtype, jnp.signedinteger):
-        v = v.astype(cx.fp.signed)
+    if isinstance(x, Integer):
+        return cx.fp.decode_integer(v, dtype)
     return v.astype(dtype)
 
 

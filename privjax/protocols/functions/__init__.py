@@ -12,8 +12,9 @@ logarithmic pole it is the value at half the distance of the nearest number of s
 Docstrings state rounds for ring_bits = 64 and errors for f = 18; an ulp is 2^-f. What is
 promised, and tested, is in `bounds`. With fewer fractional bits relative errors are at
 most 2^(3-f); more of them do not help relative errors below 2^-15, because three factors
-must fit into the ring. Decisions are made on exact bits, so that no result is wrong by
-chance: only the rounding is random.
+must fit into the ring. In the ring of 128 bits polynomials have higher degrees (10 rounds
+more at most) and most errors are below 2^(8-f), for f up to 40. Decisions are made on
+exact bits, so that no result is wrong by chance: only the rounding is random.
 """
 
 from privjax.protocols.functions.angles import cos, tan

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from privjax.protocols.elements import constants
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.functions.bits import one_hot
 from privjax.protocols.functions.linear import (
@@ -28,8 +29,8 @@ from privjax.protocols.shares import Arith
 _DIGITS = 4
 SEGMENTS = 1 << _DIGITS
 
-# 2^128 / pi, rounded down.
-_INVERSE_PI = 0x517CC1B727220A94FE13ABE8FA9A6EE0
+# 2^256 / pi, rounded down.
+_INVERSE_PI = 0x517CC1B727220A94FE13ABE8FA9A6EE06DB14ACC9E21C820FF28B1D5EF5DE2B0
 
 
 def cos(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
@@ -51,16 +52,16 @@ def cos(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
     within = add_real(p, fp, subtract(p, fp, turn, whole), -0.5, low)
     u = p.truncate(within, low - s)
     segment = p.to_arith(one_hot(p, digits), fp.dtype)
-    c = weighted(p, segment, element(fp, _cubics(), s))
+    c = weighted(p, segment, element(fp, _parts(7 if fp.precision > 18 else 3), s))
     return with_secret(p, fp, u, s, c, 2 * f), 2 * f
 
 
 @cache
-def _cubics() -> Any:
-    """float64[SEGMENTS, 4]: cos on each part of a turn, about its middle."""
-    node, inverse = interpolation(3)
+def _parts(degree: int) -> Any:
+    """float64[SEGMENTS, degree + 1]: cos on each part of a turn, about its middle."""
+    node, inverse = interpolation(degree)
     at = (np.arange(SEGMENTS)[:, None] + 0.5 + node / 2) / SEGMENTS
-    return (np.cos(2 * np.pi * at) @ inverse.T) * 2.0 ** np.arange(4)
+    return (np.cos(2 * np.pi * at) @ inverse.T) * 2.0 ** np.arange(degree + 1)
 
 
 def tan(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
@@ -81,7 +82,7 @@ def tan(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
     )
     less = p.truncate(p.mul_public(short[0], digits), more)
     turn = p.mul_public(p.add(turn, less), 2)
-    turn = p.add_public(turn, np.array((1 << (k - 1)) + 1, fp.dtype))
+    turn = p.add_public(turn, constants((1 << (k - 1)) + 1, fp.dtype))
     parts = normalise(p, fp, turn, k, signed=True, odd=True)
     return total(p, fp, [Term(_tangent(integer_bits(fp)), parts, k, parts.sign)])
 
@@ -121,4 +122,4 @@ def _multiple(
 
 def _scaled_inverse(bits: int) -> int:
     """2^bits / pi, rounded down."""
-    return _INVERSE_PI >> (128 - bits)
+    return _INVERSE_PI >> (256 - bits)

@@ -17,9 +17,9 @@ def _logistic(x: Any) -> Any:
 
 
 # The segments are as wide as lets the cubics and the constants outside err alike.
-LOGISTIC = Spline(_logistic, 0.0, 1.0, factor=5, shift=1)
-TANH = Spline(np.tanh, -1.0, 1.0, factor=9, shift=1)
-ERF = Spline(special.erf, -1.0, 1.0, factor=8, shift=0)
+LOGISTIC = Spline(_logistic, 0.0, 1.0, factor=5, shift=1, finer=(9, 2))
+TANH = Spline(np.tanh, -1.0, 1.0, factor=9, shift=1, finer=(9, 1))
+ERF = Spline(special.erf, -1.0, 1.0, factor=8, shift=0, finer=(12, 0))
 I0E = octaves.even(special.i0e, at_zero=1.0)
 I1E = octaves.odd(special.i1e)
 

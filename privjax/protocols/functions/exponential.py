@@ -28,7 +28,7 @@ from privjax.protocols.functions.linear import (
     weighted,
     working_bits,
 )
-from privjax.protocols.functions.polynomial import chebyshev, evaluate
+from privjax.protocols.functions.polynomial import evaluate, fitted
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith, Bit
 from privjax.protocols.tuples import MUL
@@ -106,7 +106,7 @@ def power_of_two(
     # Four units keep what truncation adds to t on the right side.
     unit, margin = np.asarray(unit), 4 * fp.resolution
     low = -f * unit + margin
-    high = integer_bits(fp) * unit - 2.0**-12 - margin
+    high = integer_bits(fp) * unit - 2.0 ** (6 - fp.precision) - margin
     if x_scale < f:
         x, x_scale = rescale(p, fp, x, x_scale, f), f
     both = np.clip(np.stack([-low, -high], -1), -fp.max_value, fp.max_value)
@@ -120,19 +120,20 @@ def power_of_two(
     digit = entries(bits, 0, count)
 
     # [1 + b_j (2^(2^j) - 1)] for all j, and [inside].
-    factors = np.zeros((count + 2, count + 1), fp.dtype)
+    factors = element(fp, np.zeros((count + 2, count + 1)))
     with np.errstate(over="ignore"):
         for j in range(count):
-            factors[j, j] = element(fp, 1, 1 << j) - np.array(1, fp.dtype)
+            factors[j, j] = element(fp, 1, 1 << j) - 1
     factors[count, count], factors[count + 1, count] = element(fp, [-1, 1])
-    constants = np.append(np.ones(count, fp.dtype), np.zeros(1, fp.dtype))
+    constants = element(fp, np.append(np.ones(count), 0.0))
     shift = _product(p, p.add_public(weighted(p, bits, factors), constants))
 
     whole = weighted(p, digit, element(fp, np.ldexp(1.0, np.arange(count)), scale))
     fraction = add_real(p, fp, subtract(p, fp, t, whole), -0.5, scale)
     width = min(scale, working_bits(fp))
     fraction = rescale(p, fp, fraction, scale, width)
-    power = evaluate(p, fp, fraction, width, chebyshev(np.exp2, 0.0, 1.0, degree), f)
+    c = fitted(fp, np.exp2, 0.0, 1.0, degree)
+    power = evaluate(p, fp, fraction, width, c, f)
 
     top = np.zeros(count + 2)
     top[count + 1] = -largest(fp)

@@ -24,8 +24,8 @@ from privjax.protocols.functions.linear import (
 )
 from privjax.protocols.functions.normalise import normalise
 from privjax.protocols.functions.octaves import Octaves, Term, evaluate, odd, total
-from privjax.protocols.functions.polynomial import chebyshev
 from privjax.protocols.functions.polynomial import evaluate as evaluate_polynomial
+from privjax.protocols.functions.polynomial import fitted
 from privjax.protocols.functions.reciprocal import ratio
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith
@@ -77,7 +77,7 @@ def atan2(
 
     q, out = ratio(p, fp, n, d, scale)
     u = add_real(p, fp, rescale(p, fp, q, out, s), -0.5, s)
-    a = evaluate_polynomial(p, fp, u, s, chebyshev(np.arctan, 0.0, 1.0, 7), out)
+    a = evaluate_polynomial(p, fp, u, s, fitted(fp, np.arctan, 0.0, 1.0, 7), out)
     back = p.and_(left, p.xor_public(swap, np.uint8(1)))
     quarters = weighted(  # of a half turn
         p,

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from privjax.protocols.elements import constants
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith, moved
@@ -18,8 +19,7 @@ def element(fp: FixedPoint, values: Any, scale: int = 0) -> Any:
     Exact beyond 53 bits for powers of two; negative values wrap around.
     """
     rounded = np.rint(np.ldexp(np.asarray(values, np.float64), scale))
-    ring = [int(v) % 2**fp.ring_bits for v in rounded.ravel()]
-    return np.array(ring, fp.dtype).reshape(rounded.shape)
+    return constants([int(v) for v in rounded.ravel()], fp.dtype).reshape(rounded.shape)
 
 
 def stack(xs: Sequence[Any]) -> Any:
@@ -90,4 +90,6 @@ def largest(fp: FixedPoint) -> float:
 
 def threshold(fp: FixedPoint) -> float:
     """What counts as too large where that must be decided before a value is rounded."""
-    return fp.max_value - max(2 * (fp.max_value - largest(fp)), fp.max_value * 2.0**-13)
+    return fp.max_value - max(
+        2 * (fp.max_value - largest(fp)), fp.max_value * 2.0 ** (5 - fp.precision)
+    )

@@ -7,7 +7,7 @@ import numpy as np
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.functions.linear import add_real, element, working_bits
 from privjax.protocols.functions.normalise import normalise
-from privjax.protocols.functions.polynomial import chebyshev, evaluate
+from privjax.protocols.functions.polynomial import evaluate, fitted
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith
 
@@ -25,7 +25,7 @@ def log(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
     """
     out = 2 * fp.fractional_bits
     parts = normalise(p, fp, x, scale, signed=False)
-    c = chebyshev(np.log, 1.0, 2.0, 7)
+    c = fitted(fp, np.log, 1.0, 2.0, 7)
     mantissa = evaluate(p, fp, parts.mantissa, working_bits(fp), c, out)
     otherwise = log_of_zero(fp) - c[0]
     exponent = parts.table(

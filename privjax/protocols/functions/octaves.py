@@ -29,7 +29,11 @@ from privjax.protocols.functions.linear import (
     working_bits,
 )
 from privjax.protocols.functions.normalise import Normalised, normalise
-from privjax.protocols.functions.polynomial import interpolation, with_secret
+from privjax.protocols.functions.polynomial import (
+    interpolated,
+    interpolation,
+    with_secret,
+)
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith, Bit, moved
 from privjax.protocols.tuples import MUL
@@ -47,7 +51,7 @@ class Octaves:
       at_zero: the value at 0 (and for x < 0 without `negative`).
       at_minus_zero: that where the sign says negative; None for the same (and for
         functions that can be large).
-      degree: 3, 5 or 7.
+      degree: 3, 5, 7 or 15; 15 in formats that promise more than 18 bits.
       large: octaves where magnitudes reach this have a power of two as a factor, and a
         relative error; the others have an absolute one.
       limit: for |x| above (`falling`: below) this the value saturates, though it does
@@ -72,6 +76,10 @@ def odd(fun: Function, **options: Any) -> Octaves:
 def even(fun: Function, **options: Any) -> Octaves:
     """An even function from its values for x > 0."""
     return Octaves(fun, fun, **options)
+
+
+def _degree(spec: Octaves, fp: FixedPoint) -> int:
+    return spec.degree if fp.precision <= 18 else 15
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,8 @@ def total(p: Protocol, fp: FixedPoint, terms: Sequence[Term]) -> tuple[Arith, in
     2. [y] = [sum_i c_i u^i]
     3. [w] [y] + [w'] truncate [y]
     """
-    s, f, n = working_bits(fp), fp.fractional_bits, terms[0].spec.degree + 1
+    s, f = working_bits(fp), fp.fractional_bits
+    n = _degree(terms[0].spec, fp) + 1
     columns = moved(lambda *v: jnp.stack(v, -2), *(_columns(p, fp, t) for t in terms))
     u = stack([t.parts.mantissa for t in terms])
     y = with_secret(p, fp, u, s, entries(columns, 0, n), 2 * f)
@@ -235,7 +244,8 @@ def _table(
     spec: Octaves, fun: Function, at_zero: float, exponents: Any, fp: FixedPoint
 ) -> Any:
     """Coefficients in u = m - 3/2 at the working scale; 1 or 0; 0 or a factor."""
-    node, inverse = interpolation(spec.degree)
+    degree = _degree(spec, fp)
+    node, _ = interpolation(degree)
     with np.errstate(all="ignore"):  # the ends of the octave first
         at = np.ldexp(1.5 + np.append([-1, 1], node) / 2, exponents[:, None])
         values = np.nan_to_num(fun(at), nan=0.0)
@@ -252,7 +262,7 @@ def _table(
     factor = np.where(beyond, top, np.minimum(power, fp.max_value / 2))
     scaled = np.where(beyond[:, None], np.sign(values), values / factor[:, None])
     values = np.where(large[:, None], scaled, values)
-    polynomial = (values @ inverse.T) * 2.0 ** np.arange(spec.degree + 1)
+    polynomial = interpolated(values, degree) * 2.0 ** np.arange(degree + 1)
     columns = [
         element(fp, polynomial, working_bits(fp)),
         element(fp, np.where(large, 0.0, 1.0))[:, None],

@@ -1,7 +1,7 @@
 """Polynomials with public coefficients of a small secret variable.
 
-p(u) = A(u) + u^4 B(u), A and B cubic (Paterson and Stockmeyer 1973): powers come from
-one mask of u and one of u^2, terms are added at three times the scale of u and
+p(u) = A(u) + u^4 (B(u) + u^4 ...), all cubic (Paterson and Stockmeyer 1973): powers come
+from one mask of u and one of u^2, terms are added at three times the scale of u and
 truncated together.
 """
 
@@ -15,6 +15,7 @@ from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.functions.linear import (
     concatenate,
     element,
+    entries,
     entry,
     rescale,
     spread,
@@ -39,11 +40,57 @@ def chebyshev(
     return tuple((c * (2 / (high - low)) ** np.arange(degree + 1)).tolist())
 
 
+def fitted(
+    fp: FixedPoint, fun: Callable[[Any], Any], low: float, high: float, degree: int
+) -> tuple[float, ...]:
+    """`chebyshev`, of a higher degree where the format promises more than 18 bits."""
+    if fp.precision <= 18:
+        return chebyshev(fun, low, high, degree)
+    return _precise(fun, low, high, fp.precision)
+
+
+@cache
+def _precise(
+    fun: Callable[[Any], Any], low: float, high: float, bits: int
+) -> tuple[float, ...]:
+    """The least degree that errs by less than 2^-(bits + 1).
+
+    By a Chebyshev series: the Vandermonde matrix of `interpolation` loses what these
+    degrees gain.
+    """
+
+    def moved(t: Any) -> Any:
+        return fun((t + 1) * (high - low) / 2 + low)
+
+    dense = np.linspace(-1, 1, 1025)
+    for degree in range(4, 33):
+        series = np.polynomial.chebyshev.chebinterpolate(moved, degree)
+        error = np.polynomial.chebyshev.chebval(dense, series) - moved(dense)
+        if np.max(np.abs(error)) < 2.0 ** -(bits + 1):
+            break
+    c = np.polynomial.chebyshev.cheb2poly(series)
+    return tuple((c * (2 / (high - low)) ** np.arange(degree + 1)).tolist())
+
+
 @cache
 def interpolation(degree: int) -> tuple[Any, Any]:
     """The Chebyshev nodes in (-1, 1), and the matrix from values to coefficients."""
     node = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
     return node, np.linalg.inv(np.vander(node, increasing=True))
+
+
+def interpolated(values: Any, degree: int) -> Any:
+    """Coefficients on the last axis from the values in the nodes of `interpolation`."""
+    node, inverse = interpolation(degree)
+    if degree <= 7:
+        return values @ inverse.T
+    # The inverse of the matrix has lost too many bits: by way of a Chebyshev series.
+    rows = np.polynomial.chebyshev.chebvander(node, degree)
+    series = values @ rows * (2 / (degree + 1))
+    series[..., 0] /= 2
+    unit = np.eye(degree + 1)
+    powers = [np.polynomial.chebyshev.cheb2poly(unit[i]) for i in range(degree + 1)]
+    return series @ np.stack([np.pad(c, (0, degree + 1 - c.size)) for c in powers])
 
 
 def evaluate(
@@ -56,7 +103,7 @@ def evaluate(
 ) -> Arith:
     """A polynomial of u at scale `out`, for |u| <= 1/2 and values below 4.
 
-    Degrees 1 to 4 take 4 rounds, 5 to 8 take 6 rounds. `scale` is at most
+    Degrees 1 to 4 take 4 rounds, four degrees more two rounds more. `scale` is at most
     `linear.working_bits` and `out` at most three times `scale`. Rounding errs by about
     2^-scale and 2^-out.
     """
@@ -72,26 +119,30 @@ def evaluate(
         ]
         return p.add_public(reduce(p.add, terms), element(fp, c[0], 3 * scale))
 
-    if len(coefficients) <= 5:
-        return p.truncate(total(coefficients), 3 * scale - out)
-    upper = p.truncate(total(coefficients[4:]), 2 * scale)
-    high = p.product(MUL, p.truncate(fourth, scale), upper)
-    high = p.mul_public(high, element(fp, 1, scale))
-    return p.truncate(p.add(total(coefficients[:4]), high), 3 * scale - out)
+    starts = range(0, max(1, len(coefficients) - 1), 4)
+    blocks = [coefficients[i : i + 4] for i in starts[:-1]]
+    value, short = total(coefficients[starts[-1] :]), None
+    for block in reversed(blocks):
+        upper = p.truncate(value, 2 * scale)
+        short = p.truncate(fourth, scale) if short is None else short
+        high = p.mul_public(p.product(MUL, short, upper), element(fp, 1, scale))
+        value = p.add(total(block), high)
+    return p.truncate(value, 3 * scale - out)
 
 
 def with_secret(
     p: Protocol, fp: FixedPoint, u: Arith, scale: int, c: Arith, out: int
 ) -> Arith:
-    """A polynomial with secret coefficients, in 5 rounds (or 3), for |u| <= 1/2.
+    """A polynomial with secret coefficients, in 5 rounds (3, 7), for |u| <= 1/2.
 
     Args:
       u: the variable, and `scale` its scale, at most `linear.working_bits`.
-      c: 4, 6 or 8 coefficients on the last axis, lowest first, at that scale, of
+      c: 4, 6, 8 or 16 coefficients on the last axis, lowest first, at that scale, of
         magnitudes below 2^(k - 3 - 2 scale); all but the first below 2^(k/2 - scale).
       out: the scale of the result, even.
 
-    Pairs c_i + c_(i+1) u are combined by u^2 and u^4 (Estrin 1960):
+    Pairs c_i + c_(i+1) u are combined by u^2 and u^4 (Estrin 1960), of 16 coefficients
+    once more by u^8:
 
     1. [u^2], [c_i u] for all odd i
     2. truncate
@@ -103,9 +154,16 @@ def with_secret(
     even, odd = c.moved(lambda v: v[..., 0::2]), _every_other(c)
     slopes = p.product(MUL, spread(u, n), odd)
     pairs = p.add(rescale(p, fp, even, 0, scale), slopes)
+    power = p.square(u)
+    while n > 4:
+        short = p.truncate(concatenate([stack([power]), _every_other(pairs)]), scale)
+        step, n = entry(short, 0), n // 2
+        raised = p.product(MUL, spread(step, n), entries(short, 1, n + 1))
+        pairs = p.add(pairs.moved(lambda v: v[..., 0::2]), raised)
+        power = p.square(step)
     half = min(out // 2, scale)
     after = scale if n > 2 else half
-    short = concatenate([stack([p.square(u)]), _every_other(pairs)])
+    short = concatenate([stack([power]), _every_other(pairs)])
     short = p.truncate(short, 2 * scale - after)
     square = entry(short, 0)
     if n == 2:

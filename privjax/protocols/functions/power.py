@@ -5,6 +5,7 @@ have a small relative one, also near |x| = 1: from 1/2 on it is computed as a fu
 t = |x| - 1, below as one of |x|, both as a polynomial times a power of two.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -79,7 +80,7 @@ def integer_power(
     """
     f = fp.fractional_bits
     x = rescale(p, fp, x, scale, f)
-    most = (fp.max_value * (1 - 2.0**-13)) ** (1 / n)
+    most = (fp.max_value * (1 - 2.0 ** (5 - fp.precision))) ** (1 / n)
     root = np.ldexp(np.floor(np.ldexp(most, f)), -f)
     room = [add_real(p, fp, p.mul_public(x, s), root, f) for s in (-1, 1)]
     both = stack(room)  # [root - x], [root + x]
@@ -189,7 +190,7 @@ def _columns(p: Protocol, fp: FixedPoint, parts: Normalised, form: _Format) -> A
     lines = p.bit_times(wide, lines)
     lines = p.additive(lambda v: jnp.sum(v, -2, dtype=v.dtype), lines)
     total = p.add(p.add(*columns), lines)
-    constant = np.zeros(_SMALL + 1, fp.dtype)
+    constant = element(fp, np.zeros(_SMALL + 1))
     constant[_LIMIT] = 1 + element(fp, 1.0, fp.ring_bits - 2)
     return p.add_public(total, constant)
 
@@ -203,8 +204,8 @@ def _tables(form: _Format, exponents: tuple[int, ...]) -> tuple[Any, Any]:
     first[:, _SMALL] = below
     whole = element(form.fp, 1.0, form.fp.ring_bits - 2)
     second = [
-        _table(form, lambda t: np.log2(1 + t), e, above, whole),
-        _table(form, lambda t: np.log2(1 - t), e, below, whole),
+        _table(form, lambda t: np.log1p(t) / math.log(2), e, above, whole),
+        _table(form, lambda t: np.log1p(-t) / math.log(2), e, below, whole),
     ]
     return (first, second[0]), (-first, second[1] - second[0])
 
@@ -225,8 +226,8 @@ def _table(form: _Format, log2: Any, exponents: Any, where: Any, limit: Any) -> 
         element(fp, np.where(exact, w, 0.0), form.sum - form.y),
         element(fp, np.where(exact, 0.0, w), form.sum - form.short),
         element(fp, np.exp2(most)),
-        np.zeros(exponents.shape, fp.dtype),
+        element(fp, np.zeros(exponents.shape)),
     ]
-    table = np.stack(columns, 1) * where[:, None].astype(fp.dtype)
-    table[:, _LIMIT] -= np.array(limit, fp.dtype)
+    table = np.stack(columns, 1) * where[:, None]
+    table[:, _LIMIT] -= limit
     return table

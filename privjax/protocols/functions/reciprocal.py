@@ -21,7 +21,7 @@ from privjax.protocols.functions.linear import (
     working_bits,
 )
 from privjax.protocols.functions.normalise import Normalised, normalise
-from privjax.protocols.functions.polynomial import chebyshev, evaluate
+from privjax.protocols.functions.polynomial import evaluate, fitted
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith, Bit
 from privjax.protocols.tuples import MUL
@@ -29,7 +29,7 @@ from privjax.protocols.tuples import MUL
 
 def _inverse_mantissa(p: Protocol, fp: FixedPoint, x: Normalised) -> Arith:
     """1/m at scale f: the polynomial is within 2^-19."""
-    c = chebyshev(_invert, 1.0, 2.0, 7)
+    c = fitted(fp, _invert, 1.0, 2.0, 7)
     return evaluate(p, fp, x.mantissa, working_bits(fp), c, fp.fractional_bits)
 
 

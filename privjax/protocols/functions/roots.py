@@ -11,7 +11,7 @@ import numpy as np
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.functions.linear import working_bits
 from privjax.protocols.functions.normalise import normalise
-from privjax.protocols.functions.polynomial import chebyshev, evaluate
+from privjax.protocols.functions.polynomial import evaluate, fitted
 from privjax.protocols.functions.reciprocal import powers_of_two
 from privjax.protocols.interface import Protocol
 from privjax.protocols.shares import Arith
@@ -51,7 +51,7 @@ def _power(
     f = fp.fractional_bits
     parts = normalise(p, fp, x, scale, signed=signed)
     weight, beyond = powers_of_two(p, fp, parts, exponent)
-    c = chebyshev(fun, 1.0, 2.0, degree)
+    c = fitted(fp, fun, 1.0, 2.0, degree)
     root = evaluate(p, fp, parts.mantissa, working_bits(fp), c, f)
     out = p.product(MUL, root, weight)
     return (out if beyond is None else p.add(out, beyond)), 2 * f

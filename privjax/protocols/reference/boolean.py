@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from privjax.protocols import elements
 from privjax.protocols.shares import Bit, Word
 
 
@@ -26,10 +25,7 @@ def and_(x: Bit, y: Bit) -> Bit:
 
 
 def bits_at(x: Word, positions: Any) -> Bit:
-    at, word = np.asarray(positions, x.value.dtype), x.value
-    if at.ndim:
-        word = lax.expand_dims(word, (word.ndim,))
-    return Bit(((word >> at) & np.array(1, word.dtype)).astype(np.uint8))
+    return Bit(elements.bits_at(x.value, positions) & np.uint8(1))
 
 
 def xor_words(x: Word, y: Word) -> Word:
@@ -37,16 +33,16 @@ def xor_words(x: Word, y: Word) -> Word:
 
 
 def xor_all(x: Word, b: Bit) -> Word:
-    return Word(jnp.where((b.value & np.uint8(1)) == 1, ~x.value, x.value))
+    return Word(x.value ^ elements.ones_where(b.value, x.value.dtype))
 
 
 def shift_right(x: Word, by: int) -> Word:
-    return Word(x.value >> np.array(by, x.value.dtype))
+    return Word(x.value >> elements.constant(by, x.value.dtype))
 
 
 def prefix_or(x: Word) -> Word:
     word, step = x.value, 1
     while step < 8 * word.dtype.itemsize:
-        word = word | (word >> np.array(step, word.dtype))
+        word = word | (word >> elements.constant(step, word.dtype))
         step *= 2
     return Word(word)

@@ -4,16 +4,17 @@ from typing import Any
 
 import numpy as np
 
+from privjax.protocols import elements
 from privjax.protocols.shares import Arith, Bit, Word
 
 
 def msb(x: Arith) -> Bit:
     k = 8 * x.value.dtype.itemsize
-    return Bit((x.value >> np.array(k - 1, x.value.dtype)).astype(np.uint8))
+    return Bit(elements.bits_at(x.value, k - 1))
 
 
 def is_zero(x: Arith) -> Bit:
-    return Bit((x.value == 0).astype(np.uint8))
+    return Bit(elements.is_zero(x.value).astype(np.uint8))
 
 
 def bits_of(x: Arith) -> Word:
@@ -21,8 +22,8 @@ def bits_of(x: Arith) -> Word:
 
 
 def to_arith(b: Bit, dtype: Any) -> Arith:
-    return Arith((b.value & np.uint8(1)).astype(dtype))
+    return Arith(elements.cast(b.value & np.uint8(1), dtype))
 
 
 def bit_times(b: Bit, x: Arith) -> Arith:
-    return Arith((b.value & np.uint8(1)).astype(x.value.dtype) * x.value)
+    return Arith(x.value * elements.cast(b.value & np.uint8(1), x.value.dtype))

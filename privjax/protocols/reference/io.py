@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from privjax.core import markers
-from privjax.protocols.ring import from_words, to_words
+from privjax.protocols.elements import from_words, to_words
 from privjax.protocols.shares import Arith, Bit
 from privjax.protocols.tuples import Noise
 
@@ -24,7 +25,7 @@ def share_bits(x: Any, owner: int) -> Bit:
 
 def public(value: Any) -> Arith:
     """The value."""
-    return Arith(jnp.asarray(value))
+    return Arith(jax.tree.map(jnp.asarray, value))
 
 
 def public_bits(value: Any) -> Bit:

@@ -9,8 +9,9 @@ from privjax.protocols.reference import arithmetic, boolean, conversion, io
 @implemented_by(io, arithmetic, boolean, conversion)
 @dataclass(frozen=True)
 class Reference(Protocol):
-    """Clear values over Z_2^32 or Z_2^64 (module docstring)."""
+    """Clear values over Z_2^32, Z_2^64 or Z_2^128 (module docstring)."""
 
     name = "reference"
     min_parties = 2
     max_parties = None
+    rings = (32, 64, 128)

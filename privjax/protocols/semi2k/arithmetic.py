@@ -3,10 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-
-from privjax.core import markers
+from privjax.protocols import elements, requests
 from privjax.protocols.party import first_party
 from privjax.protocols.shares import Arith
 from privjax.protocols.tuples import Bilinear, Product, Square, Truncation
@@ -19,25 +16,27 @@ def add(x: Arith, y: Arith) -> Arith:
 
 def add_public(x: Arith, v: Any) -> Arith:
     """Local: P_0 adds."""
-    return Arith(x.value + first_party(jnp.broadcast_to(v, x.shape)))
+    return Arith(x.value + first_party(elements.spread(v, x.shape, x.value.dtype)))
 
 
 def mul_public(x: Arith, v: Any) -> Arith:
     """Local: a product with a public ring array or integer."""
-    dtype = x.value.dtype
-    if isinstance(v, int):  # negative ones too
-        v = np.array(v % (1 << (8 * dtype.itemsize)), dtype)
-    return Arith(x.value * jnp.asarray(v, dtype))
+    return Arith(elements.times_public(x.value, v))
 
 
 def additive(fun: Callable[..., Any], *xs: Arith) -> Arith:
     """Local."""
-    return Arith(fun(*(x.value for x in xs)))
+    return Arith(elements.additive(fun, *(x.value for x in xs)))
 
 
 def product_public(op: Bilinear, x: Any, y: Any) -> Arith:
     """Local: a contraction or convolution with a public ring array."""
-    return Arith(op(*(v.value if isinstance(v, Arith) else v for v in (x, y))))
+    share = x if isinstance(x, Arith) else y
+    factors = (
+        v.value if isinstance(v, Arith) else elements.public(v, share.value.dtype)
+        for v in (x, y)
+    )
+    return Arith(op(*factors))
 
 
 def product(op: Bilinear, x: Arith, y: Arith) -> Arith:
@@ -49,7 +48,7 @@ def product(op: Bilinear, x: Arith, y: Arith) -> Arith:
     """
     a, d = x.masked(fresh_mask)
     b, e = y.masked(fresh_mask)
-    (c,) = markers.dealt([a, b], Product(op))
+    (c,) = requests.dealt([a, b], Product(op))
     return Arith(c + op(d, b + first_party(e)) + op(a, e))
 
 
@@ -61,16 +60,16 @@ def square(x: Arith) -> Arith:
     3. [z] = [a^2] + 2 d [a] + d^2
     """
     a, d = x.masked(fresh_mask)
-    (aa,) = markers.dealt([a], Square())
-    two = jnp.asarray(2, d.dtype)
-    return Arith(aa + d * (two * a + first_party(d)))
+    (aa,) = requests.dealt([a], Square())
+    two = elements.constant(2, d.dtype)
+    return Arith(aa + d * (a * two + first_party(d)))
 
 
 def fresh_mask(value: Any) -> tuple[Any, Any]:
     """A uniform [a], and the opened value - a."""
-    a = markers.uniform(value.shape, value.dtype, "sum")
+    a = requests.uniform(value.shape, value.dtype, "sum")
     bits = value.dtype.itemsize * 8
-    (d,) = markers.open_values([value - a], ("sum",), (bits,))
+    (d,) = requests.open_values([value - a], ("sum",), (bits,))
     return a, d
 
 
@@ -89,15 +88,15 @@ def truncate(x: Arith, bits: int) -> Arith:
     k = dtype.itemsize * 8
 
     def const(v: int) -> Any:
-        return jnp.asarray(v, dtype)
+        return elements.constant(v, dtype)
 
-    r = markers.uniform(x.shape, dtype, "sum")
-    r_h, r_m = markers.dealt([r], Truncation(bits))
-    shifted = x.value + r + first_party(jnp.full(x.shape, 2 ** (k - 2), dtype))
-    (c,) = markers.open_values([shifted], ("sum",), (k,))
+    r = requests.uniform(x.shape, dtype, "sum")
+    r_h, r_m = requests.dealt([r], Truncation(bits))
+    shifted = x.value + r + first_party(elements.full(x.shape, 2 ** (k - 2), dtype))
+    (c,) = requests.open_values([shifted], ("sum",), (k,))
     top = c >> const(k - 1)
     low = (c & const(2 ** (k - 1) - 1)) >> const(bits)
     weight = const(2 ** (k - 1 - bits))
-    constant = low - const(2 ** (k - 2 - bits)) + weight * top
-    sign = weight - const(2) * weight * top
+    constant = low - const(2 ** (k - 2 - bits)) + top * weight
+    sign = weight - top * (const(2) * weight)
     return Arith(first_party(constant) - r_h + sign * r_m)

@@ -4,11 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
-from privjax.core import markers
-from privjax.protocols import circuits
+from privjax.protocols import circuits, elements, requests
 from privjax.protocols.party import first_party
 from privjax.protocols.shares import Bit, Word
 from privjax.protocols.tuples import And, halves
@@ -31,11 +28,11 @@ class Gates:
 
     @staticmethod
     def shift_left(x: Any, by: int) -> Any:
-        return x << np.array(by, x.dtype)
+        return x << elements.constant(by, x.dtype)
 
     @staticmethod
     def shift_right(x: Any, by: int) -> Any:
-        return x >> np.array(by, x.dtype)
+        return x >> elements.constant(by, x.dtype)
 
     halves = staticmethod(halves)
 
@@ -47,11 +44,11 @@ class Gates:
         2. open d = x XOR a, e = y XOR b
         3. <z> = <c> XOR d AND <b> XOR <a> AND e XOR d AND e
         """
-        a = markers.uniform(x.shape, x.dtype, "xor")
-        bs = [markers.uniform(y.shape, y.dtype, "xor") for y in ys]
-        cs = markers.dealt([a, *bs], And(len(bs)))
+        a = requests.uniform(x.shape, x.dtype, "xor")
+        bs = [requests.uniform(y.shape, y.dtype, "xor") for y in ys]
+        cs = requests.dealt([a, *bs], And(len(bs)))
         n = 1 + len(bs)
-        d, *es = markers.open_values(
+        d, *es = requests.open_values(
             [x ^ a, *(y ^ b for y, b in zip(ys, bs, strict=True))],
             ("xor",) * n,
             (bits,) * n,
@@ -89,10 +86,7 @@ def and_(x: Bit, y: Bit) -> Bit:
 
 def bits_at(x: Word, positions: Any) -> Bit:
     """Local."""
-    at, word = np.asarray(positions, x.value.dtype), x.value
-    if at.ndim:
-        word = lax.expand_dims(word, (word.ndim,))
-    return Bit((word >> at).astype(np.uint8))
+    return Bit(elements.bits_at(x.value, positions))
 
 
 def xor_words(x: Word, y: Word) -> Word:
@@ -102,13 +96,12 @@ def xor_words(x: Word, y: Word) -> Word:
 
 def xor_all(x: Word, b: Bit) -> Word:
     """Local: XOR with the word that is all ones where the bit is set."""
-    low = (b.value & np.uint8(1)).astype(x.value.dtype)
-    return Word(x.value ^ (jnp.zeros_like(low) - low))
+    return Word(x.value ^ elements.ones_where(b.value, x.value.dtype))
 
 
 def shift_right(x: Word, by: int) -> Word:
     """Local."""
-    return Word(x.value >> np.array(by, x.value.dtype))
+    return Word(x.value >> elements.constant(by, x.value.dtype))
 
 
 def prefix_or(x: Word) -> Word:

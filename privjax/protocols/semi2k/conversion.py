@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
-from privjax.core import markers
-from privjax.protocols import circuits
+from privjax.protocols import circuits, elements, requests
+from privjax.protocols.elements import cast, constant
 from privjax.protocols.party import first_party
 from privjax.protocols.semi2k.arithmetic import fresh_mask
 from privjax.protocols.semi2k.boolean import Gates
@@ -23,9 +22,9 @@ def msb(x: Arith) -> Bit:
     """
     c, r, pairs = _open_masked(x, "tree")
     k = c.dtype.itemsize * 8
-    last = np.array(k - 1, c.dtype)  # the top bit keeps its place in tree order
     borrow = circuits.less_than_tree(Gates, tree_order(c), r, pairs)
-    top = (r >> last).astype(np.uint8) ^ first_party((c >> last).astype(np.uint8))
+    # The top bit keeps its place in tree order.
+    top = elements.bits_at(r, k - 1) ^ first_party(elements.bits_at(c, k - 1))
     return Bit(top ^ borrow)
 
 
@@ -33,7 +32,7 @@ def bits_of(x: Arith) -> Word:
     """The words <x>: all bits of x as XOR shares; log2(k) rounds."""
     c, r, pairs = _open_masked(x, "prefix")
     borrow = circuits.less_than_prefix(Gates, c, r, pairs)
-    return Word(r ^ first_party(c) ^ (borrow << np.array(1, c.dtype)))
+    return Word(r ^ first_party(c) ^ (borrow << constant(1, c.dtype)))
 
 
 def is_zero(x: Arith) -> Bit:
@@ -45,16 +44,16 @@ def is_zero(x: Arith) -> Bit:
 def _open_masked(x: Arith, order: str) -> tuple[Any, Any, Any]:
     """An edaBit (Escudero et al. 2020): c = x + r opened, <r>, products of its bits."""
     k = x.value.dtype.itemsize * 8
-    r = markers.uniform(x.shape, x.value.dtype, "sum")
-    word, pairs = markers.dealt([r], BitsOf(order))
-    (c,) = markers.open_values([x.value + r], ("sum",), (k,))
+    r = requests.uniform(x.shape, x.value.dtype, "sum")
+    word, pairs = requests.dealt([r], BitsOf(order))
+    (c,) = requests.open_values([x.value + r], ("sum",), (k,))
     return c, word, pairs
 
 
 def _bit_mask(value: Any) -> tuple[Any, Any]:
     """A uniform bit <t>, and the opened bit XOR t."""
-    t = markers.uniform(value.shape, np.uint8, "xor")
-    (m,) = markers.open_values([(value ^ t) & np.uint8(1)], ("xor",), (1,))
+    t = requests.uniform(value.shape, np.uint8, "xor")
+    (m,) = requests.open_values([(value ^ t) & np.uint8(1)], ("xor",), (1,))
     return t, m
 
 
@@ -77,10 +76,10 @@ def bit_times(b: Bit, x: Arith) -> Arith:
     dtype = x.value.dtype
     t, m = b.masked(_bit_mask)
     a, d = x.masked(fresh_mask)
-    (ta,) = markers.dealt([t, a], BitTimes())
-    on = m.astype(dtype)
+    (ta,) = requests.dealt([t, a], BitTimes())
+    on = cast(m, dtype)
     bit = _flip(m, _arith_mask(b, t, dtype), dtype)
-    sign = jnp.asarray(1, dtype) - (on + on)
+    sign = constant(1, dtype) - (on + on)
     return Arith(d * bit + on * a + sign * ta)
 
 
@@ -88,11 +87,11 @@ def _arith_mask(b: Bit, t: Any, dtype: Any) -> Any:
     """[t] for the bit's mask <t>, made once per bit."""
     key = ("sum", np.dtype(dtype))
     if key not in b.memo:
-        (b.memo[key],) = markers.dealt([t], BitToSum(np.dtype(dtype)))
+        (b.memo[key],) = requests.dealt([t], BitToSum(np.dtype(dtype)))
     return b.memo[key]
 
 
 def _flip(m: Any, t: Any, dtype: Any) -> Any:
     """[m XOR t] for public m and additively shared t."""
-    on = m.astype(dtype)
+    on = cast(m, dtype)
     return first_party(on) + t - (on + on) * t

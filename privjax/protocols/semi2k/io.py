@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from privjax.core import markers
+from privjax.protocols import requests
+from privjax.protocols.elements import from_words, to_words, total
 from privjax.protocols.party import first_party
-from privjax.protocols.ring import from_words, to_words
 from privjax.protocols.shares import Arith, Bit
 from privjax.protocols.tuples import Noise, ToOwner
 
@@ -21,9 +21,9 @@ def share_input(x: Any, owner: int) -> Arith:
     2. the owner sends x - r to all
     3. [x] = [r] + (x - r)
     """
-    r = markers.uniform(x.shape, x.dtype, "sum")
-    (clear,) = markers.dealt([r], ToOwner(owner))
-    (delta,) = markers.open_values(
+    r = requests.uniform(x.shape, x.dtype, "sum")
+    (clear,) = requests.dealt([r], ToOwner(owner))
+    (delta,) = requests.open_values(
         [x - clear], (f"from:{owner}",), (x.dtype.itemsize * 8,)
     )
     return Arith(r + first_party(delta))
@@ -31,10 +31,10 @@ def share_input(x: Any, owner: int) -> Arith:
 
 def share_bits(x: Any, owner: int) -> Bit:
     """`share_input` for bits: r is a bit, and x XOR r is sent."""
-    r = markers.uniform(x.shape, np.uint8, "xor")
-    (clear,) = markers.dealt([r], ToOwner(owner, "xor"))
+    r = requests.uniform(x.shape, np.uint8, "xor")
+    (clear,) = requests.dealt([r], ToOwner(owner, "xor"))
     low = (x ^ clear) & np.uint8(1)
-    (delta,) = markers.open_values([low], (f"from:{owner}",), (1,))
+    (delta,) = requests.open_values([low], (f"from:{owner}",), (1,))
     return Bit(r ^ first_party(delta))
 
 
@@ -54,21 +54,21 @@ def noise(draw: Noise) -> Arith:
     1. a uniform seed <k>, known to the dealer alone
     2. the dealer deals shares of the noise that k gives
     """
-    seed = markers.uniform((8,), jnp.uint32, "xor")
-    (share,) = markers.dealt([seed], draw)
+    seed = requests.uniform((8,), jnp.uint32, "xor")
+    (share,) = requests.dealt([seed], draw)
     return Arith(share)
 
 
 def open_arith(xs: Sequence[Arith]) -> list[Any]:
     """All parties learn the values; one round."""
     bits = tuple(x.value.dtype.itemsize * 8 for x in xs)
-    return markers.open_values([x.value for x in xs], ("sum",) * len(xs), bits)
+    return requests.open_values([x.value for x in xs], ("sum",) * len(xs), bits)
 
 
 def open_bits(xs: Sequence[Bit]) -> list[Any]:
     """All parties learn the bits (uint8 0 or 1); one round."""
     low = [x.value & jnp.uint8(1) for x in xs]
-    return markers.open_values(low, ("xor",) * len(xs), (1,) * len(xs))
+    return requests.open_values(low, ("xor",) * len(xs), (1,) * len(xs))
 
 
 # -- shares at rest: ring elements as words, low first; bits as one word ---------------
@@ -89,8 +89,7 @@ def unpack_bits(words: Any) -> Bit:
 
 
 def combine_arith(words: Any, dtype: Any) -> tuple[Any, Any]:
-    shares = from_words(words)
-    return jnp.sum(shares, axis=0, dtype=shares.dtype), np.True_
+    return total(from_words(words)), np.True_
 
 
 def combine_bits(words: Any) -> tuple[Any, Any]:

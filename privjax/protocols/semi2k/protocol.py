@@ -9,8 +9,9 @@ from privjax.protocols.semi2k import arithmetic, boolean, conversion, io
 @implemented_by(io, arithmetic, boolean, conversion)
 @dataclass(frozen=True)
 class Semi2k(Protocol):
-    """Semi-honest n-party protocol over Z_2^32 or Z_2^64 (module docstring)."""
+    """Semi-honest n-party protocol over Z_2^32, Z_2^64 or Z_2^128 (module docstring)."""
 
     name = "semi2k"
     min_parties = 2
     max_parties = None
+    rings = (32, 64, 128)

@@ -13,12 +13,9 @@ import numpy as np
 from jax import lax
 
 from privjax.core import markers
-from privjax.protocols import ring, wide, wide_products
+from privjax.protocols import elements, ring, wide, wide_products
 from privjax.protocols.tuples import Bilinear
 from privjax.protocols.wide import Wide
-
-_HALF = np.uint64(32)
-_HALF_MASK = np.uint64(2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -117,17 +114,8 @@ class Extended:
         return wide_products.conv_general_dilated(x, y, **dict(op.options))
 
     def additive(self, fun: Callable[..., Any], *xs: Any) -> Any:
-        """`fun`, which only adds and moves entries, on elements.
-
-        A plane of 64 bits goes through in halves, whose sums cannot overflow before
-        2^32 terms; carries are put back afterwards.
-        """
-        if self.k == 32:
-            return fun(*xs)
-        low = fun(*(x.lo & _HALF_MASK for x in xs))
-        high = fun(*(x.lo >> _HALF for x in xs)) + (low >> _HALF)
-        lo = (high << _HALF) | (low & _HALF_MASK)
-        return Wide(lo, fun(*(x.hi for x in xs)) + (high >> _HALF))
+        """`fun`, which only adds and moves entries, on elements."""
+        return elements.additive(fun, *xs)
 
     def total(self, x: Any, axes: Any = None) -> Any:
         """The sum over some axes, or all."""
