@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from dp_models import BATCH, assert_close
 from programs_right import Right
-from programs_right_flax import PROGRAMS
+from programs_right_more import PROGRAMS
 
 from privjax.transforms.differentially_private import differentially_private
 
@@ -54,4 +54,4 @@ def test_equal_to_explicit_clipping(name: str) -> None:
 
 
 def test_there_are_enough() -> None:
-    assert len(PROGRAMS) >= 60
+    assert len(PROGRAMS) >= 80

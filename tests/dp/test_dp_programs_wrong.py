@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import pytest
 from programs_wrong import BATCH_XY, LOSSES, PARAMS, sgd
+from programs_wrong_sneaky import SNEAKY
 from programs_wrong_steps import STEPS
 
 from privjax.errors import LeakError
@@ -41,11 +42,11 @@ def test_losses(loss: Callable[..., Any]) -> None:
     refusal(step, outputs_unreleased="drop")
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("step", STEPS + SNEAKY, ids=lambda f: f.__name__)
 def test_steps(step: Callable[..., Any]) -> None:
     text = refusal(step)
     assert any(line in text for line in marked(step)), text
 
 
 def test_there_are_enough() -> None:
-    assert len(LOSSES) + len(STEPS) >= 70
+    assert len(LOSSES) + len(STEPS) + len(SNEAKY) >= 105

@@ -88,3 +88,51 @@ def test_a_removed_unit_is_the_sum_of_the_others() -> None:
         parts.append(step(model.params, batch))
     total = jax.tree.map(lambda *xs: sum(xs), *parts)
     assert distance(total, step(model.params, model.batch)) < 1e-6
+
+
+WIDTH = 32
+HUGE = [1e9, 1e6, 1e3]
+
+
+def cancelling(huge: float, shape: tuple[int, ...], rest: float) -> np.ndarray:
+    """[*shape, 2, WIDTH]: pairs that are huge, and all but cancel."""
+    rng = np.random.default_rng(0)
+    first, other = rng.normal(size=(2, *shape, WIDTH))
+    return np.stack([huge * first, rest * other - huge * first], -2).astype(np.float32)
+
+
+def products(p: Any, x: Any) -> Any:
+    return jnp.mean(jnp.sum(x @ p["w"] @ jnp.ones(WIDTH), axis=-1))
+
+
+def products_and_lookups(p: Any, x: Any) -> Any:
+    """A tied table: the same values come back with the other sign."""
+    there = jnp.sum(x @ p["w"] @ jnp.ones(WIDTH), axis=-1)
+    rows = jnp.argmax(x[:, 0], -1)[:, None]
+    return jnp.mean(there - jnp.sum(p["w"][rows] * x[:, :1], (1, 2)))
+
+
+@pytest.mark.parametrize("huge", HUGE)
+@pytest.mark.parametrize("loss", [products, products_and_lookups])
+def test_cancelling_positions(loss: Any, huge: float) -> None:
+    """Norms from inner products lose what is left where huge positions cancel."""
+    private = differentially_private(
+        jax.grad(loss), private=1, clip_norm=CLIP, noise_multiplier=0, protected="all"
+    )
+    p = {"w": jnp.zeros((WIDTH, WIDTH))}
+    x = jnp.asarray(cancelling(huge, (BATCH,), huge * 1e-5))
+    for unit in range(BATCH):
+        alone = private(p, x, mask=np.arange(BATCH) == unit)
+        assert distance(alone, p) <= CLIP / BATCH * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("huge", HUGE)
+def test_cancelling_rows_of_one_owner(huge: float) -> None:
+    private = differentially_private(
+        jax.grad(products), private=1, clip_norm=CLIP, noise_multiplier=0
+    )
+    p = {"w": jnp.zeros((WIDTH, WIDTH))}
+    x = cancelling(huge, (BATCH // 2,), huge * 1e-5).reshape(BATCH, 1, WIDTH)
+    for unit in range(BATCH // 2):
+        alone = private(p, x, units=np.where(np.arange(BATCH) // 2 == unit, 0, -1))
+        assert distance(alone, p) <= CLIP / BATCH * (1 + 1e-5)

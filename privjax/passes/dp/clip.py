@@ -21,6 +21,7 @@ from privjax.passes.dp import loops as loops
 from privjax.passes.dp.evaluate import Evaluator
 from privjax.passes.dp.modes import Adaptive, Flat
 from privjax.passes.dp.plan import Plan, Release
+from privjax.passes.dp.rounding import safe_sqnorm
 from privjax.passes.dp.summed import Owners, Summed
 from privjax.passes.units.states import Public, Zero
 
@@ -91,7 +92,7 @@ def clip(
     if owners is not None and mask is not None:
         owners, mask = _nobodys(owners, mask), None
     live = [v for v in values if v.terms]
-    squares = {id(v): v.sqnorm(owners) for v in live}
+    squares = {id(v): safe_sqnorm(v, owners) for v in live}
     total = sum(list(squares.values())[1:], next(iter(squares.values())))
     keep = jnp.isfinite(total)
     if mask is not None:

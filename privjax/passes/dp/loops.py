@@ -226,12 +226,15 @@ def _more_units(term: Term, at: int) -> Term:
 
 def _per_step(term: Term, loop: int) -> Term:
     """A term stacked along axis 0, where the loop's results are kept for each step."""
-    if _digit(term, loop) is not None:
-        raise UnsupportedError(
-            "a `scan` runs over parts of the batch and returns a sum for each of them; "
-            "carry one sum instead."
-        )
     maps = tuple(m.lifted() for m in term.maps)
+    at = _digit(term, loop)
+    if at is not None:  # units of its own in every step: they add to that place alone
+        x = jax.vmap(lambda t: t.unmapped())(term)
+        place = jnp.eye(x.shape[0], dtype=bool)[:, None, :]
+        place = place.reshape(*place.shape, *[1] * (x.ndim - 2))
+        return _more_units(
+            Rows(jnp.where(place, x[:, :, None], 0), maps, term.digits), at
+        )
     if isinstance(term, Lookup):
         each = jax.vmap(lambda ids, b: replace(term, ids=ids, b=b, maps=()).rows())
         return Rows(jnp.moveaxis(each(term.ids, term.b), 0, 1), maps, term.digits)

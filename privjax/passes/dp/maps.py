@@ -73,8 +73,9 @@ def through(maps: Maps, x: Array) -> Array:
 
 
 def batched(formula: str, x: Array, y: Array) -> Array:
-    dtype = wide(jnp.result_type(x, y))
-    return jnp.einsum(formula, x, y, preferred_element_type=dtype)
+    """A contraction for norms: in full precision also where the default is less."""
+    dtype, full = wide(jnp.result_type(x, y)), lax.Precision.HIGHEST
+    return jnp.einsum(formula, x, y, precision=full, preferred_element_type=dtype)
 
 
 def wide(dtype: Any) -> Any:

@@ -115,15 +115,16 @@ class Product(_Term):
     @functools.cached_property
     def outer(self) -> Array:
         """[units, groups, m, n]: the contributions before `maps`."""
-        return self._contract((2,), (2,), (0, 1), self.a, self.b)
+        contract = (((2,), (2,)), ((0, 1), (0, 1)))
+        return self._dot(self.a, self.b, contract, self.precision)
 
-    def _contract(self, ca: Any, cb: Any, batch: Any, a: Array, b: Array) -> Array:
+    def _dot(
+        self, a: Array, b: Array, dims: Any, precision: Any = lax.Precision.HIGHEST
+    ) -> Array:
+        """A contraction, in full precision where a norm has to hold for the sum."""
+        kind = wide(self.dtype)
         return lax.dot_general(
-            a,
-            b,
-            ((ca, cb), (batch, batch)),
-            precision=self.precision,
-            preferred_element_type=wide(self.dtype),
+            a, b, dims, precision=precision, preferred_element_type=kind
         )
 
     def over_steps(self) -> "Product":
@@ -164,8 +165,9 @@ class Product(_Term):
 
     def kernel(self) -> Array:
         """[units, length, length]: inner products of what positions contribute."""
-        gram_a = self._contract((3,), (3,), (0, 1), self.a, self.a)
-        gram_b = self._contract((3,), (3,), (0, 1), self.b, self.b)
+        positions = (((3,), (3,)), ((0, 1), (0, 1)))
+        gram_a = self._dot(self.a, self.a, positions)
+        gram_b = self._dot(self.b, self.b, positions)
         return jnp.sum(gram_a * gram_b, axis=1)
 
     def one_unit(self) -> "Product":
@@ -190,9 +192,9 @@ class Product(_Term):
         units, groups, length, _ = a.shape
         if groups == 1:
             flat = [x.reshape(units * length, x.shape[3]) for x in (a, b)]
-            out = self._contract((0,), (0,), (), *flat)
+            out = self._dot(*flat, (((0,), (0,)), ((), ())))
         else:
-            out = self._contract((0, 2), (0, 2), (1,), a, b)
+            out = self._dot(a, b, (((0, 2), (0, 2)), ((1,), (1,))))
         return through(self.maps, out.reshape(self.shape))
 
     def unmapped(self) -> Array:

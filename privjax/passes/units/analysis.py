@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from privjax import _compat
 from privjax.core.labels import Analysis, Labels, infer
 from privjax.errors import InputError
-from privjax.passes.units import constants
+from privjax.passes.units import constants, effects
 from privjax.passes.units.op import Op
-from privjax.passes.units.rules import HOST, RULES
+from privjax.passes.units.rules import RULES
 from privjax.passes.units.states import (
     PUBLIC,
     ZERO,
@@ -50,7 +50,7 @@ class UnitAnalysis:
       demands: where sums over units meet a use that is not linear, in program order.
         After it the sum counts as public, one level up.
       natural: for each variable of `released`, its state before it was released.
-      leaks: operations that hand private values to the host.
+      leaks: operations that hand private values to the host, or keep them.
     """
 
     closed: Any
@@ -120,6 +120,7 @@ class _Walk(Analysis):
         self.released = released
         self.strict = strict
         self.depth = 0
+        self.lines: list[str] = []  # of the loops and branches around
         self.demands: list[Demand] = []
         self.natural: dict[Any, State] = {}
         self.leaks: list[Cause] = []
@@ -179,45 +180,55 @@ class _Walk(Analysis):
         if isinstance(label, Zero | Public):
             why = "its branch depends on a value computed from all units"
             fed = self.cause(why + _via([label])) if label.level else None
+            if fed and effects.writes_on(self.eqn):
+                self.leaks.append(fed)
             return [self._level(s, label.level, fed, _via([label])) for s in outs]
-        if isinstance(label, PerUnit) and not label.axes:
-            why = "its branch depends on single units"
-            return [
-                join(s, replace(label, own=frozenset()), self.cause(why)) for s in outs
-            ]
-        if isinstance(label, Mixed):
-            cause = label.cause
-        else:
-            cause = self.cause("its branch or trip count depends on private values")
-        if self.eqn.effects:
+        cause = self.cause("its branch or trip count depends on private values")
+        if effects.seen_outside(self.eqn):
             self.leaks.append(cause)
-        return [Mixed(cause)] * len(outs)
+        if isinstance(label, PerUnit) and not label.axes:
+            # A sum comes from outside: which multiple of it is taken, one unit decides.
+            why = "its branch depends on single units"
+            one = replace(label, own=frozenset())
+            return [
+                Mixed(self.cause(why + " and chooses between sums over all of them"))
+                if isinstance(s, Sum)
+                else join(s, one, self.cause(why))
+                for s in outs
+            ]
+        return [Mixed(label.cause if isinstance(label, Mixed) else cause)] * len(outs)
 
     def through(self, walk: Any, eqn: Any, labels: list[State]) -> Any:
         if eqn.primitive.name == "shard_map" and any(map(is_private, labels)):
             why = "units spread over devices by hand are not followed"
             return [Mixed(self.cause(why))] * len(eqn.outvars), []
-        self.depth += 1
-        out = walk(self, eqn, labels)
-        self.eqn = eqn
+        outermost = self.depth == 0
+        out = self._inside(walk, eqn, labels)
         sums = [i for i, s in enumerate(labels) if isinstance(s, Sum)]
-        if sums and _mixed(out[0]) is not None and _mixed(labels) is None:
-            # Not linear in the sums that enter: look at it as what follows a release.
-            raised = self._raised(labels)
-            again = walk(self, eqn, raised)
-            self.eqn = eqn
-            if _mixed(again[0]) is None and not (self.strict and self.depth == 1):
+        mixed = _mixed(out[0]) is not None and _mixed(labels) is None
+        if sums and mixed and outermost and not self.strict:
+            # Not linear in the sums that enter: look at it as what follows a release,
+            # which only the outermost program can make.
+            again = self._inside(walk, eqn, self._raised(labels))
+            if _mixed(again[0]) is None:
                 out = again
                 cause = self.cause("a sum over units is used non-linearly")
-                self.depth -= 1
                 self._demand(sums, cause)
-                self.depth += 1
-        self.depth -= 1
         return self._released(eqn, out[0]), out[1]
 
+    def _inside(self, walk: Any, eqn: Any, labels: list[State]) -> Any:
+        self.depth += 1
+        self.lines.append(_compat.user_line(eqn.source_info))
+        out = walk(self, eqn, labels)
+        self.eqn = eqn
+        self.lines.pop()
+        self.depth -= 1
+        return out
+
     def transfer(self, eqn: Any, labels: Sequence[State]) -> list[State]:
-        if eqn.primitive.name in HOST and any(map(is_private, labels)):
-            self.leaks.append(self.cause("it hands private values to the host"))
+        why = effects.leak(eqn, labels)
+        if why:
+            self.leaks.append(self.cause(why))
         return self._released(eqn, self._states(eqn, labels))
 
     # -- one equation ------------------------------------------------------------------
@@ -342,9 +353,10 @@ class _Walk(Analysis):
         return states
 
     def cause(self, why: str) -> Cause:
-        """What the current equation did."""
-        eqn = self.eqn
-        return Cause(eqn.primitive.name, _compat.user_line(eqn.source_info), why)
+        """What the current equation did: at its line, or that of the loop around it."""
+        own = _compat.user_line(self.eqn.source_info)
+        line = own or next(filter(None, reversed(self.lines)), "")
+        return Cause(self.eqn.primitive.name, line, why)
 
 
 def _mixed(states: Sequence[State]) -> Mixed | None:

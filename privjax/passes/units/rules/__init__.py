@@ -1,5 +1,6 @@
 """The rule tables, one file per group of primitives. A name not in here is refused."""
 
+from privjax.passes.units.effects import HOST
 from privjax.passes.units.op import Rule
 from privjax.passes.units.rules import (
     contraction,
@@ -11,6 +12,8 @@ from privjax.passes.units.rules import (
     windows,
 )
 
+__all__ = ["HOST", "RULES"]
+
 RULES: dict[str, Rule] = {
     **elementwise.RULES,
     **structural.RULES,
@@ -20,10 +23,3 @@ RULES: dict[str, Rule] = {
     **indexing.RULES,
     **randomness.RULES,
 }
-
-# Primitives that hand values to the host: with a private operand they are a leak whatever
-# becomes of their results.
-HOST = frozenset(
-    """debug_callback debug_print pure_callback io_callback buffer_callback ffi_call
-    call_exported inspect_sharding""".split()
-)

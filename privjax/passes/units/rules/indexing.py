@@ -131,6 +131,6 @@ RULES = {
     "scatter-add": Rule(lambda op: scatter(op, adds=True), all_of(0, 2)),
     "scatter-sub": Rule(lambda op: scatter(op, adds=True), all_of(0, 2)),
     **dict.fromkeys(["scatter-mul", "scatter-min", "scatter-max"], Rule(scatter)),
-    "dynamic_slice": Rule(dynamic_slice, lambda op: op.sums <= {0}),
+    "dynamic_slice": Rule(dynamic_slice, all_of(0)),
     "dynamic_update_slice": Rule(dynamic_update_slice, all_of(0, 1)),
 }
