@@ -191,8 +191,8 @@ class Product(_Term):
             a, b = scaled(a, weights, keep), masked(b, keep)
         units, groups, length, _ = a.shape
         if groups == 1:
-            flat = [x.reshape(units * length, x.shape[3]) for x in (a, b)]
-            out = self._dot(*flat, (((0,), (0,)), ((), ())))
+            a, b = (x.reshape(units * length, x.shape[3]) for x in (a, b))
+            out = self._dot(a, b, (((0,), (0,)), ((), ())))
         else:
             out = self._dot(a, b, (((0, 2), (0, 2)), ((1,), (1,))))
         return through(self.maps, out.reshape(self.shape))
