@@ -21,7 +21,14 @@ from privjax.core import control
 from privjax.core.interpret import Rule, run, sub_jaxprs
 from privjax.core.trace import trace_flat
 from privjax.errors import UnsupportedError
-from privjax.passes.complex_rules import EACH, RULES, Pair, each, real_dtype
+from privjax.passes.complex_rules import (
+    EACH,
+    ELEMENTWISE,
+    RULES,
+    Pair,
+    each,
+    real_dtype,
+)
 from privjax.passes.decompose import RULES as DECOMPOSED
 from privjax.passes.decompose import branches, linalg
 from privjax.passes.shared.refused import REASONS
@@ -86,6 +93,8 @@ class ComplexPairs(TaintPass):
         if name in ("eq", "ne") and values[0] is values[1]:  # the test for NaN
             return [jnp.full(eqn.outvars[0].aval.shape, name == "eq")]
         operands = [_operand(v) for v in values]
+        if name in ELEMENTWISE:
+            operands = [_spread(v, eqn.outvars[0].aval.shape) for v in operands]
         if name in self.shown:
             return [lax.complex(*each(self._bind, operands).full)]
         if name in EACH:
@@ -139,6 +148,16 @@ def _operand(value: Any) -> Any:
         return value
     known = isinstance(value, np.ndarray)
     return Pair(value.real, None if known and not value.imag.any() else value.imag)
+
+
+def _spread(value: Any, shape: tuple[int, ...]) -> Any:
+    """A scalar as an array: equations may have scalar literals beside arrays."""
+    if isinstance(value, Pair):
+        return Pair(*(v if v is None else _spread(v, shape) for v in value))
+    if np.ndim(value) or not shape:
+        return value
+    spread: Any = np if isinstance(value, np.ndarray) else jnp
+    return spread.broadcast_to(value, shape)
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,6 @@ def _rsqrt(x: Pair, *, accuracy: Any = None) -> Pair:
 
 def _pow(x: Pair, y: Any) -> Pair:
     y = y if isinstance(y, Pair) else Pair(jnp.asarray(y, x.re.dtype), None)
-    y = Pair(*(v if v is None else jnp.broadcast_to(v, x.re.shape) for v in y))
     return _exp(_mul(_log(x), y))
 
 
@@ -345,6 +344,11 @@ EACH = frozenset(
         "cumsum",
         "reduce_window_sum",
     }
+)
+
+# Of several operands of one shape, but for scalar literals.
+ELEMENTWISE = frozenset(
+    {"complex", "add", "add_any", "sub", "mul", "div", "pow", "eq", "ne", "select_n"}
 )
 
 RULES: dict[str, Callable[..., Any]] = {

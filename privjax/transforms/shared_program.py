@@ -16,6 +16,7 @@ from privjax.passes.complex_pairs import Split, split
 from privjax.passes.cost import Cost, cost
 from privjax.passes.deal import deal
 from privjax.passes.decompose import decompose
+from privjax.passes.decompose.library import recognise
 from privjax.passes.merge import merge
 from privjax.passes.shared import Boolean, Fixed, Integer, Shared
 from privjax.passes.shared.marked import open_values
@@ -98,10 +99,14 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
     secret = [*([False] * inner), *(m != PUBLIC for m in modes)]
     stages = {"traced": traced.closed}
     with jax.enable_x64(True):
-        plain = simplify.dce(simplify.inline(traced.closed, remat=True))
+        remarks: dict[str, None] = {}
+        plain = traced.closed
+        if options.fixed_point.ring_bits <= 64:
+            plain = recognise(plain, remarks)
+        plain = simplify.dce(simplify.inline(plain, remat=True))
         pairs = split(plain, secret, options.max_steps)
         plain, secret = pairs.closed, pairs.spread(secret)
-        plain = simplify.cse(decompose(plain, secret, options.max_steps))
+        plain = simplify.cse(decompose(plain, secret, options.max_steps, remarks))
         plain = simplify.dce(simplify.inline(plain, remat=True))
         plain = simplify.inline(merge(plain, secret))
         stages["simplified"] = plain
@@ -132,7 +137,7 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
         inner,
         call.paths,
         checked,
-        notes,
+        (*remarks, *notes),
         pairs,
         *map(
             jax.jit,

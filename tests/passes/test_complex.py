@@ -167,6 +167,34 @@ def test_complex_values_inside_of_a_real_program(fun):
     check(fun, X)
 
 
+SCALARS = {
+    "exp": lambda x: jnp.exp(1j * x),
+    "exp of numpy": lambda x: jnp.exp(np.complex64(-2j) * x),
+    "add": lambda x: ((x + 1j), (2 + x * 1j), (x + 1j) - 1),
+    "real and imag": lambda x: ((x + 1j).real, (1j * x).imag, (1 - 1j * x).imag),
+    "abs": lambda x: (jnp.abs(1j * x), jnp.abs(1j * x + 2)),
+    "angle": lambda x: (jnp.angle(1j * x), jnp.angle(x - 1j)),
+    "conj": lambda x: (jnp.conj(1j * x), jnp.conj(x + 1j)),
+    "mul": lambda x: ((x + 1j) * 2, (1 + 2j) * (x + 1j), np.bool_(True) * (x + 0j)),
+    "div": lambda x: ((x + 1j) / 2, x / 1j, 1j / (x + 0j), 1 / (x - 2j)),
+    "pow": lambda x: ((x + 1j) ** 1.5, (x + 1j) ** 1j, 2 ** (x + 1j), (1 - 1j) ** x),
+    "eq": lambda x: (x + 1j == 1j, x + 0j != x.ravel()[0]),
+    "where": lambda x: (jnp.where(x > 0, x + 1j, 2j), jnp.where(True, 1j * x, x)),
+    "dot": lambda x: jnp.vdot(x * 1j, x + 1j),
+    "complex": lambda x: lax.complex(jnp.zeros_like(x), x + 1),
+    "reductions": lambda x: ((x + 1j).sum() * 1j, (x + 1j).prod(), jnp.mean(x * 1j)),
+    "scan": lambda x: lax.fori_loop(0, 2, lambda i, c: c * 1j + x, x + 0j),
+}
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 0)], ids=str)
+@pytest.mark.parametrize("name", SCALARS)
+def test_scalar_literals_beside_arrays(name, shape):
+    x = np.asarray(rng.normal(size=shape))
+    if x.size or name != "eq":  # which looks at an entry
+        check(SCALARS[name], x)
+
+
 @pytest.mark.parametrize(
     "fun",
     [

@@ -55,6 +55,7 @@ class Decompose(TaintPass):
 
     def __init__(self, max_steps: int | None = None) -> None:
         self.max_steps = max_steps
+        self.notes: dict[str, None] = {}  # what the user should know, in order
 
     rules = {
         **control.RULES,
@@ -98,14 +99,23 @@ def _is_constant(value: Any) -> bool:
     return isinstance(value, (np.ndarray, np.generic)) and np.ndim(value) == 0
 
 
-def decompose(closed: Any, secret: Sequence[bool], max_steps: int | None = None) -> Any:
+def decompose(
+    closed: Any,
+    secret: Sequence[bool],
+    max_steps: int | None = None,
+    notes: dict[str, None] | None = None,
+) -> Any:
     """Rewrite a jaxpr; `secret` says which of its inputs are secret.
 
-    `max_steps` bounds `while` loops whose predicate is secret.
+    `max_steps` bounds `while` loops whose predicate is secret; `notes` takes up what the
+    user should know.
     """
+    cx = Decompose(max_steps)
+    if notes is not None:
+        cx.notes = notes
 
     def fun(*xs: Any) -> list[Any]:
         values = [Tainted(x) if s else x for x, s in zip(xs, secret, strict=True)]
-        return [raw(v) for v in run(Decompose(max_steps), closed, values)]
+        return [raw(v) for v in run(cx, closed, values)]
 
     return retrace(closed, fun)

@@ -58,11 +58,15 @@ def gather(
     fill_value: Any,
 ) -> Any:
     """Secret indices: a product with one-hot vectors; 0 where JAX would fill with NaN."""
+    drops = mode == Mode.FILL_OR_DROP
+    if drops and _filler(raw(x).dtype, fill_value) is None and raw(x).size:
+        text = "an index out of bounds gives 0, where JAX gives NaN"
+        cx.notes[f"{text}{cx.where()}"] = None
     if not isinstance(indices, Tainted):
         return cx.default([x, indices])[0]
     layout = of_gather(raw(x), indices.array, dimension_numbers, slice_sizes)
     columns = columns_of(indices)
-    outside = DROP if mode == Mode.FILL_OR_DROP else CLIP
+    outside = DROP if drops else CLIP
     fill = _filler(raw(x).dtype, fill_value) if outside == DROP else None
 
     def gathered(x: Any, *columns: Any) -> Any:
