@@ -222,6 +222,11 @@ SETTINGS: dict[tuple[str, float | None], Settings] = {
     ("digits, CNN", 3.0): (0.15, 30, 0.1),
     ("digits, CNN", 8.0): (0.15, 30, 0.3),
     ("digits, CNN", None): (0.15, 30, 0.3),
+    ("MNIST of 5,000, CNN", 0.5): (0.15, 30, 0.03),
+    ("MNIST of 5,000, CNN", 1.0): (0.15, 30, 0.1),
+    ("MNIST of 5,000, CNN", 3.0): (0.15, 30, 0.3),
+    ("MNIST of 5,000, CNN", 8.0): (0.15, 30, 0.3),
+    ("MNIST of 5,000, CNN", None): (0.15, 30, 0.3),
 }
 
 
