@@ -179,8 +179,8 @@ def some_at_a_time(run: Callable[..., Array], size: int, *xs: Array) -> Array:
     return out.reshape(units, *out.shape[2:])
 
 
-# Values that stay in a core's second-level cache.
-_CACHED = 1 << 18
+# Values that stay in a cache.
+_CACHED = 1 << 20
 
 
 def scatter_add(eqn: Any, values: Sequence[Array], states: Sequence[State]) -> Summed:
