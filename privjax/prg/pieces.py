@@ -12,9 +12,8 @@ from privjax._typing import Array, Shape
 from privjax.prg.buffer import in_a_buffer
 from privjax.prg.chacha20 import BLOCK_WORDS, Nonce, transposed
 
-# Values of a piece on a CPU: a few hundred KiB of words, which stay in the second-level
-# cache until they are used.
-_PIECE = 1 << 15
+# Values of a piece on a CPU: a MiB of words, which stay in a cache until they are used.
+_PIECE = 1 << 17
 
 
 def drawn(

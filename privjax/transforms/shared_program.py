@@ -16,7 +16,7 @@ from privjax.passes.complex_pairs import Split, split
 from privjax.passes.cost import Cost, cost
 from privjax.passes.deal import deal
 from privjax.passes.decompose import decompose
-from privjax.passes.decompose.library import recognise
+from privjax.passes.decompose.replaced import recognise
 from privjax.passes.merge import merge
 from privjax.passes.shared import Boolean, Fixed, Integer, Shared
 from privjax.passes.shared.marked import open_values

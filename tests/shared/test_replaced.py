@@ -13,7 +13,7 @@ from jax.scipy.stats import norm
 from scipy import special
 
 import privjax
-from privjax.passes.decompose import library
+from privjax.passes.decompose import replaced
 
 rng = np.random.default_rng(5)
 
@@ -75,7 +75,7 @@ def test_exponential_integrals(name):
 def test_exponential_integrals_of_any_order_in_float64(n):
     x = np.concatenate([np.geomspace(2.0**-18, 1, 99), np.linspace(1, 100, 99)])
     with jax.enable_x64(True):
-        got = library.expn(jnp.asarray(x), n=n)
+        got = replaced.expn(jnp.asarray(x), n=n)
     np.testing.assert_allclose(got, special.expn(n, x), rtol=2e-6, atol=2e-6)
 
 
@@ -84,7 +84,7 @@ def test_exponential_integrals_are_recognised(name):
     closed = jax.make_jaxpr(INTEGRALS[name][0])(np.ones(2, np.float32))
     notes: dict[str, None] = {}
     with jax.enable_x64(True):
-        out = library.recognise(closed, notes)
+        out = replaced.recognise(closed, notes)
     assert out is not closed and not notes
 
 
@@ -119,7 +119,7 @@ def test_recognised_under_transformations(name, x64):
         want = EQUAL[name](a)
     with jax.enable_x64(True):
         notes = {}
-        out = library.recognise(closed, notes)
+        out = replaced.recognise(closed, notes)
         got = jax.extend.core.jaxpr_as_fun(out)(a)[0]
     assert not notes and out is not closed
     assert got.dtype == want.dtype and got.shape == want.shape
@@ -132,7 +132,7 @@ def test_a_users_function_of_the_same_name_is_left_alone():
         return a + 1
 
     closed = jax.make_jaxpr(jax.jit(expm))(A)
-    assert library.recognise(closed, {}) is closed
+    assert replaced.recognise(closed, {}) is closed
     got = fast.secret_shared(jax.jit(expm))(A)
     np.testing.assert_allclose(np.asarray(got), A + 1, atol=1e-5)
 
@@ -148,15 +148,15 @@ def test_a_users_function_of_the_same_name_is_left_alone():
 def test_other_forms_stay_with_a_warning(fun):
     notes: dict[str, None] = {}
     closed = jax.make_jaxpr(fun)(A)
-    with pytest.warns(privjax.RangeWarning, match=r"`expm` \(.*test_library.py:\d+"):
-        library.recognise(closed, notes)
+    with pytest.warns(privjax.RangeWarning, match=r"`expm` \(.*test_replaced.py:\d+"):
+        replaced.recognise(closed, notes)
     assert "not in its plain form" in next(iter(notes))
 
 
 def test_what_has_no_replacement_says_where_it_is_right():
     closed = jax.make_jaxpr(sici)(A[0])
     with pytest.warns(privjax.RangeWarning, match="beyond .x. = 4"):
-        library.recognise(closed, {})
+        replaced.recognise(closed, {})
 
 
 def test_the_report_says_so():
@@ -175,7 +175,7 @@ def test_a_loop_whose_predicate_is_batched():
 
     x = np.array([-1.0, 0.0], np.float32)
     closed = jax.make_jaxpr(jax.vmap(fun))(x)
-    out = library.recognise(closed, {})
+    out = replaced.recognise(closed, {})
     got = jax.extend.core.jaxpr_as_fun(out)(x)[0]
     np.testing.assert_allclose(got, jax.vmap(fun)(x), rtol=1e-6)
 
