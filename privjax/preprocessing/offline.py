@@ -20,7 +20,8 @@ from privjax.preprocessing.exchange import Side
 from privjax.preprocessing.make import Request, corrections
 from privjax.preprocessing.session import Session
 from privjax.protocols.party import PARTY
-from privjax.runtimes.discharge import REQUESTS, Offline, Unknown
+from privjax.runtimes.discharge import Offline, Unknown
+from privjax.runtimes.pools import REQUESTS
 
 PARTIES = 2
 

@@ -14,11 +14,7 @@ only the last party needs corrections, which are its shares (and an input's owne
 in clear).
 """
 
-import functools
-import math
-import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -32,18 +28,12 @@ from privjax.core.interpret import Interpreter, mentions
 from privjax.errors import PreprocessingError, UnsupportedError
 from privjax.prg import chacha20
 from privjax.prg.chacha20 import Purpose
-from privjax.protocols import wide
 from privjax.protocols.party import PARTY
-from privjax.protocols.wide import Wide
-from privjax.runtimes import neighbours
+from privjax.runtimes import neighbours, pools
+from privjax.runtimes.combined import COMBINED, total
+from privjax.runtimes.pools import REQUESTS
 
-REQUESTS = frozenset({"uniform", "dealt"})
 MARKERS = REQUESTS | {"open", "pairwise"}
-# Requests up to this many words come from the scope's pools, under nonces of their own:
-# one of what parties draw (also in common with a neighbour), one of shares of dealt values.
-_SMALL = 1 << 16
-_POOL = 0xFFFFFFFF
-_DRAWN, _PAIR, _DEALT = 0, 0, 1
 
 
 class _Discharge(Interpreter):
@@ -64,7 +54,7 @@ class _Discharge(Interpreter):
         # much to compile as fifty of the operations around it.
         if self.key.ndim == 1 and mentions(closed, neighbours.PAIRWISE):
             self.key = self.with_neighbours(self.key)
-        sizes, self.places = _places(_compat.open_jaxpr(closed)[0])
+        sizes, self.places = pools.places(_compat.open_jaxpr(closed)[0])
         self.pools = self._draw_pools(sizes)
         return super().body(closed, values)
 
@@ -73,15 +63,15 @@ class _Discharge(Interpreter):
             {kind: n for kind, n in sizes.items() if kind[0] == source}
             for source in ("uniform", "pairwise", "dealt")
         )
-        pools: dict[Any, Any] = {}
+        made: dict[Any, Any] = {}
         if drawn:
-            pools |= _pools(neighbours.own(self.key), drawn, _DRAWN)
+            made |= pools.drawn(neighbours.own(self.key), drawn, pools.DRAWN)
         if dealt:
-            pools |= self.expanded(lambda key: _pools(key, dealt, _DEALT))
+            made |= self.expanded(lambda key: pools.drawn(key, dealt, pools.DEALT))
         if pair and self.key.ndim > 1:
-            first, second = self.both(lambda key: _pools(key, pair, _PAIR))
-            pools |= {kind: (first[kind], second[kind]) for kind in pair}
-        return pools
+            first, second = self.both(lambda key: pools.drawn(key, pair, pools.PAIR))
+            made |= {kind: (first[kind], second[kind]) for kind in pair}
+        return made
 
     def enter(self, part: int, index: Any = None, inputs: Any = None) -> Any:
         at = jnp.uint32(0) if index is None else index
@@ -109,12 +99,12 @@ class _Discharge(Interpreter):
         place = self.places.get((self.index, result))
         if place is not None:
             pool = self.pools[source, np.dtype(dtype), domain]
-            return _from_pool(pool, place, shape, domain)
+            return pools.taken(pool, place, shape, domain)
 
         def bits(key: Any) -> Any:
             nonce = (int(Purpose.REQUEST), self.index, result)
-            words = chacha20.transposed(key, nonce, _words(shape, dtype))
-            return _of_words(words, shape, dtype)
+            words = chacha20.transposed(key, nonce, pools.words_of(shape, dtype))
+            return pools.of_words(words, shape, dtype)
 
         own = neighbours.own(self.key)
         return bits(own) if source == "uniform" else self.expanded(bits)
@@ -132,14 +122,14 @@ class _Discharge(Interpreter):
         place = self.places.get((self.index, 0))
         if place is None:
             nonce = (int(Purpose.REQUEST), self.index, 0)
-            count = _words(shape, dtype)
+            count = pools.words_of(shape, dtype)
 
             def words(key: Any) -> Any:
                 return chacha20.transposed(key, nonce, count)
 
-            return self.both(lambda key: _of_words(words(key), shape, dtype))
-        pools = self.pools["pairwise", np.dtype(dtype), "pair"]
-        return [_from_pool(pool, place, shape, "pair") for pool in pools]
+            return self.both(lambda key: pools.of_words(words(key), shape, dtype))
+        streams = self.pools["pairwise", np.dtype(dtype), "pair"]
+        return [pools.taken(pool, place, shape, "pair") for pool in streams]
 
     def with_neighbours(self, key: Any) -> Any:
         """The keys of a program that asks for `pairwise` values; see `neighbours`."""
@@ -191,7 +181,7 @@ class _Dealer(_Discharge):
         kind = "uniform", np.dtype(draw.dtype), domain
         if kind not in self.pool_totals:
             self.pool_totals[kind] = total(self.pools[kind], domain)
-        return _from_pool(self.pool_totals[kind], place, draw.shape, domain)
+        return pools.taken(self.pool_totals[kind], place, draw.shape, domain)
 
     def total(self, share: Any, domain: str) -> Any:
         """The value behind a share, found once."""
@@ -213,7 +203,7 @@ class _Dealer(_Discharge):
                 sent.append(value)
             else:
                 rows = self.stream(value.shape, value.dtype, domain, i)
-                combined = _COMBINED[domain]
+                combined = COMBINED[domain]
                 others = rows[0] if len(rows) == 1 else combined.all(rows)
                 sent.append(combined.missing(value, others))
             out.append(self.receive(sent[-1], domain, i))
@@ -234,119 +224,6 @@ def _receive(cx: _Discharge, sent: Any, domain: str, result: int) -> Any:
     if domain.startswith("to:"):
         return jnp.where(here, sent, jnp.zeros_like(sent))
     return jnp.where(here, sent, cx.draw(sent.shape, sent.dtype, domain, result))
-
-
-def _pools(key: Any, sizes: dict[Any, int], part: int) -> dict[Any, Any]:
-    """One keystream, cut into a pool of each kind."""
-    words = {kind: _words(_pool_shape(kind, n), kind[1]) for kind, n in sizes.items()}
-    nonce = (int(Purpose.REQUEST), _POOL, part)
-    stream, at, pools = chacha20.transposed(key, nonce, sum(words.values())), 0, {}
-    for kind, n in words.items():
-        shape = _pool_shape(kind, sizes[kind])
-        pools[kind] = chacha20.from_words(stream[at : at + n], shape, kind[1])
-        at += n
-    return pools
-
-
-def _of_words(words: Any, shape: Sequence[int], dtype: Any) -> Any:
-    """A large request's words as its type: of uint64 all lower halves come first.
-
-    XLA moves this into whatever reads it; reinterpreting pairs of words would be a copy.
-    """
-    if np.dtype(dtype).itemsize < 8:
-        return chacha20.from_words(words, tuple(shape), dtype)
-    half = math.prod(shape)
-    low, high = words[:half].astype(np.uint64), words[half:].astype(np.uint64)
-    return (low | (high << np.uint64(32))).reshape(shape)
-
-
-def _words(shape: Sequence[int], dtype: Any) -> int:
-    return -(-math.prod(shape) * np.dtype(dtype).itemsize // 4)
-
-
-def _pool_shape(kind: Any, n: int) -> tuple[int, ...]:
-    """Elements of two planes lie in two rows."""
-    return (2, n) if kind[2] in markers.PLANES else (n,)
-
-
-def _from_pool(pool: Any, place: int, shape: Sequence[int], domain: str) -> Any:
-    """A request's part of a pool, or of a pool in several rows."""
-    planes = 2 if domain in markers.PLANES else 1
-    rows = pool.shape[: pool.ndim - planes]
-    end = place + math.prod(shape) // planes
-    return lax.slice_in_dim(pool, place, end, axis=-1).reshape(*rows, *shape)
-
-
-@functools.lru_cache(maxsize=4096)
-def _places(jaxpr: Any) -> tuple[dict[Any, int], dict[Any, int]]:
-    """Sizes of a scope's pools by (primitive, dtype, domain), and where each small
-    request lies."""
-    sizes: dict[Any, int] = {}
-    places: dict[Any, int] = {}
-    for index, eqn in enumerate(jaxpr.eqns):
-        if eqn.primitive.name not in REQUESTS | neighbours.PAIRWISE:
-            continue
-        fun = eqn.params.get("fun")
-        domains = fun.results if fun else (eqn.params.get("domain", "pair"),)
-        source = eqn.primitive.name
-        for result, (v, domain) in enumerate(zip(eqn.outvars, domains, strict=False)):
-            small = _words(v.aval.shape, v.aval.dtype) <= _SMALL
-            if small and not domain.startswith("to:"):
-                kind = source, np.dtype(v.aval.dtype), domain
-                places[index, result] = sizes.get(kind, 0)
-                planes = 2 if domain in markers.PLANES else 1
-                sizes[kind] = places[index, result] + v.aval.size // planes
-    return sizes, places
-
-
-def _sum_wide(shares: Any) -> Any:
-    return wide.stack(wide.sum(Wide(shares[:, 0], shares[:, 1]), 0))
-
-
-def _sum_integers(shares: Any) -> Any:
-    """The sum of [parties, ...] over the integers, in twice as many bits."""
-    if shares.dtype.itemsize < 8:
-        return jnp.sum(shares, axis=0, dtype=np.uint64)
-    return wide.sum(wide.from_low(shares), 0)
-
-
-def _add_wide(a: Any, b: Any) -> Any:
-    return wide.stack(wide.unstack(a) + wide.unstack(b))
-
-
-def _subtract_wide(a: Any, b: Any) -> Any:
-    return wide.stack(wide.unstack(a) - wide.unstack(b))
-
-
-@dataclass(frozen=True)
-class _Combined:
-    """How shares of a domain make a value: `all` of [parties, ...], and two by two."""
-
-    all: Callable[[Any], Any]
-    add: Callable[[Any, Any], Any]
-    missing: Callable[[Any, Any], Any]
-
-
-_COMBINED = {
-    "sum": _Combined(
-        lambda v: jnp.sum(v, axis=0, dtype=v.dtype), operator.add, operator.sub
-    ),
-    "xor": _Combined(lambda v: lax.reduce_xor(v, (0,)), operator.xor, operator.xor),
-    "sum128": _Combined(_sum_wide, _add_wide, _subtract_wide),
-    "xor128": _Combined(lambda v: lax.reduce_xor(v, (0,)), operator.xor, operator.xor),
-}
-
-
-def total(share: Any, domain: str) -> Any:
-    """The value behind the parties' shares (an exchange of all shares)."""
-    shares = lax.all_gather(share, PARTY)
-    if domain == "integer":
-        return _sum_integers(shares)
-    if domain in _COMBINED:
-        return _COMBINED[domain].all(shares)
-    if domain.startswith("each:"):
-        return shares
-    return shares[int(domain.removeprefix("from:"))]
 
 
 class Simulate(_Dealer):
@@ -402,7 +279,7 @@ class Online(_Discharge):
         if domain.endswith(":pairs"):
             first, second = share
             links = markers.links(domain, self.parties)
-            add = _COMBINED[domain.removesuffix(":pairs")].add
+            add = COMBINED[domain.removesuffix(":pairs")].add
             return add(add(first, second), neighbours.passed(first, links))
         return total(share, domain)
 

@@ -22,7 +22,8 @@ from privjax.errors import (
     PreprocessingError,
     ProtocolError,
 )
-from privjax.runtimes.discharge import PARTY, Online
+from privjax.protocols.party import PARTY
+from privjax.runtimes.discharge import Online
 from privjax.runtimes.material import Material, Store
 
 

@@ -26,13 +26,9 @@ from privjax.core.interpret import mentions, run, sub_jaxprs
 from privjax.errors import PreprocessingError
 from privjax.prg import chacha20
 from privjax.prg.chacha20 import Purpose
-from privjax.runtimes.discharge import (
-    PARTY,
-    REQUESTS,
-    Offline,
-    Unknown,
-    receiver,
-)
+from privjax.protocols.party import PARTY
+from privjax.runtimes.discharge import Offline, Unknown, receiver
+from privjax.runtimes.pools import REQUESTS
 from privjax.runtimes.simulate import party_keys
 
 FORMAT = 2

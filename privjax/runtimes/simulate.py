@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from privjax.core.interpret import run
 from privjax.prg import chacha20
 from privjax.prg.chacha20 import Purpose
-from privjax.runtimes.discharge import PARTY, Online, Simulate
+from privjax.protocols.party import PARTY
+from privjax.runtimes.discharge import Online, Simulate
 
 
 def party_keys(words: Any, parties: int) -> Any:

@@ -16,8 +16,8 @@ from privjax.core import markers
 from privjax.errors import InputError, MacCheckError
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.interface import Protocol
+from privjax.protocols.party import PARTY
 from privjax.protocols.table import DEFAULT, protocol_for
-from privjax.runtimes.discharge import PARTY
 from privjax.runtimes.simulate import simulation
 from privjax.transforms.base import Transformed, decorator
 

@@ -27,7 +27,8 @@ from privjax.prg.chacha20 import Purpose
 from privjax.protocols.exact import ExactTruncation
 from privjax.protocols.fixedpoint import FixedPoint
 from privjax.protocols.interface import Protocol
-from privjax.runtimes.discharge import MARKERS, PARTY
+from privjax.protocols.party import PARTY
+from privjax.runtimes.discharge import MARKERS
 from privjax.runtimes.simulate import online, party_keys, simulation
 from privjax.transforms.base import typed_key, with_inner_key
 from privjax.transforms.shared_data import SharedArray, is_shared, together

@@ -19,15 +19,9 @@ from privjax.core.interpret import sub_jaxprs
 from privjax.prg import chacha20
 from privjax.prg.chacha20 import Purpose
 from privjax.protocols.interface import Protocol
+from privjax.protocols.party import PARTY
 from privjax.protocols.wide import Wide
-from privjax.runtimes.discharge import (
-    PARTY,
-    Offline,
-    Online,
-    Simulate,
-    Unknown,
-    receiver,
-)
+from privjax.runtimes.discharge import Offline, Online, Simulate, Unknown, receiver
 
 ROOT_KEY = np.arange(8, dtype=np.uint32)
 Program = Callable[..., Sequence[Any]]

@@ -10,9 +10,11 @@ from scipy import stats
 
 import privjax
 from privjax.core.interpret import run
+from privjax.protocols.party import PARTY
 from privjax.random import insecure_key
 from privjax.runtimes import discharge
-from privjax.runtimes.discharge import PARTY, Simulate, total
+from privjax.runtimes.combined import total
+from privjax.runtimes.discharge import Simulate
 from privjax.runtimes.simulate import party_keys
 
 

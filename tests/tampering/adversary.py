@@ -16,7 +16,8 @@ from jax import lax
 
 from privjax.core.interpret import run
 from privjax.protocols.party import PARTY
-from privjax.runtimes.discharge import Online, total
+from privjax.runtimes.combined import total
+from privjax.runtimes.discharge import Online
 from privjax.runtimes.material import offline
 
 FLIP, REPLACE, SWAP, PAIR = 0, 1, 2, 3
