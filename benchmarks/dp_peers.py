@@ -8,33 +8,28 @@ Peers are optional, each in an environment of its own: with
 
     PEERS="jax_privacy=/path/to/python,opacus=/path/to/python"
 
-every system is run as `PYTHON benchmarks/dp_peers.py SYSTEM WORKLOAD`, one process each,
-which needs nothing of this package but this file, and prints one JSON row.
+every system is run by its own Python (see `peers`), with nothing of this package but this
+folder.
 
     pip install jax-privacy==2.0.0
     pip install torch==2.13.0 opacus==1.6.0
 """
 
-import importlib.metadata
-import importlib.util
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import peers
+from benchmarks.peers import Row
+
 WORKLOADS = {"mlp 256": 256, "mlp 2048": 2048, "cnn 128": 128}
 WIDTHS = (784, 512, 256, 10)
 RATE = 0.1
-SECONDS, FEWEST, MOST = 6.0, 3, 200
-LIMIT = 600.0
-Row = dict[str, Any]
 
 
 def data(workload: str) -> tuple[np.ndarray, np.ndarray]:
@@ -47,21 +42,11 @@ def data(workload: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def timed(step: Callable[[], None]) -> Row:
-    """Milliseconds: the least and the median."""
+    """Milliseconds of a step, and the seconds of the first."""
     begun = time.perf_counter()
     step()
     first = time.perf_counter() - begun
-    taken: list[float] = []
-    until = time.perf_counter() + SECONDS
-    while len(taken) < FEWEST or (time.perf_counter() < until and len(taken) < MOST):
-        begun = time.perf_counter()
-        step()
-        taken.append(time.perf_counter() - begun)
-    return {
-        "ms": 1e3 * min(taken),
-        "median ms": 1e3 * float(np.median(taken)),
-        "first s": first,
-    }
+    return {**peers.repeated(step), "first s": first}
 
 
 # -- JAX -------------------------------------------------------------------------------
@@ -266,56 +251,21 @@ SYSTEMS: dict[str, tuple[str, str, Callable[[str], Row]]] = {
 }
 
 
-def measured(system: str, workload: str, python: str) -> Row:
-    """A row from a process of its own."""
-    root = str(Path(__file__).resolve().parent.parent)
-    command = [python, str(Path(__file__).resolve()), system, workload]
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
-            check=False,
-            env={**os.environ, "PYTHONPATH": root},
-        )
-    except subprocess.TimeoutExpired:
-        return {"note": f"not finished in {LIMIT:.0f} s"}
-    if done.returncode:
-        error = done.stderr.strip().splitlines()[-1:] or ["no output"]
-        return {"note": f"failed: {error[0][:80]}"}
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def one(system: str, workload: str) -> Row:
-    """This process's row for a system."""
-    _, needs, run = SYSTEMS[system]
-    if importlib.util.find_spec(needs) is None:
-        return {"note": "not installed"}
-    try:
-        version = importlib.metadata.version(needs)
-    except importlib.metadata.PackageNotFoundError:
-        version = "a checkout"
-    return {**run(workload), "version": version}
-
-
 def rows() -> list[Row]:
-    pairs = [p.partition("=") for p in os.environ.get("PEERS", "").split(",") if p]
-    pythons = {name: python for name, _, python in pairs}
     out: list[Row] = []
     for workload in WORKLOADS:
-        found: dict[str, Row] = {}
-        for system, (name, needs, _) in SYSTEMS.items():
-            python = pythons.get(needs, sys.executable)
-            row = {"name": workload, "step": name, **measured(system, workload, python)}
-            found[system] = row
-        base = found["plain"].get("ms")
-        for row in found.values():
-            if base and "ms" in row:
-                row["to plain"] = row["ms"] / base
-        out += found.values()
+        found = {
+            system: {
+                "name": workload,
+                "step": name,
+                **peers.measured(__file__, system, workload, needs),
+            }
+            for system, (name, needs, _) in SYSTEMS.items()
+        }
+        out += peers.beside(found, "plain")
     return out
 
 
 if __name__ == "__main__":
-    print(json.dumps(one(sys.argv[1], sys.argv[2])))
+    _, needs, run = SYSTEMS[sys.argv[1]]
+    print(json.dumps(peers.one(needs, lambda: run(sys.argv[2]))))

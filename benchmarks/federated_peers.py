@@ -10,10 +10,10 @@ Peers are optional: a row says "not installed" where one is not. Each has its ow
 (FedJAX an old JAX, Flower a pin or two, see below), so that they are best run from their
 own environments: with
 
-    PEERS="drjax=/path/to/python,fedjax=/path/to/python,flower=/path/to/python"
+    PEERS="drjax=/path/to/python,fedjax=/path/to/python,flwr=/path/to/python"
 
-every system is run as `PYTHON benchmarks/federated_peers.py SYSTEM CLIENTS`, which needs
-nothing of this package but this file, and prints one JSON row.
+every system is run by its own Python (see `peers`), with nothing of this package but this
+folder.
 
     pip install drjax==0.2.1 jax==0.10.2
     pip install "flwr[simulation]==1.41.0" jax==0.10.2
@@ -22,11 +22,8 @@ nothing of this package but this file, and prints one JSON row.
 """
 
 import functools
-import importlib.metadata
-import importlib.util
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -37,12 +34,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import peers
+from benchmarks.peers import Row
+
 # Clients, and the examples of each.
 WORKLOADS = {10: 600, 100: 60, 1000: 20}
 SIZES, BATCH, RATE = (784, 128, 10), 32, 0.1
-SECONDS, FEWEST, MOST = 6.0, 3, 60
-LIMIT = 600.0
-Row = dict[str, Any]
 Params = list[tuple[Any, Any]]
 
 
@@ -100,17 +97,12 @@ def timed(round_: Callable[[Params], Params]) -> Row:
     on_device: Params = jax.tree.map(jnp.asarray, start())
     params = jax.block_until_ready(round_(on_device))
     check = norm(params)
-    taken: list[float] = []
-    until = time.perf_counter() + SECONDS
-    while len(taken) < FEWEST or (time.perf_counter() < until and len(taken) < MOST):
-        begun = time.perf_counter()
+
+    def again() -> None:
+        nonlocal params
         params = jax.block_until_ready(round_(params))
-        taken.append(time.perf_counter() - begun)
-    return {**summary(taken), "check": check}
 
-
-def summary(seconds: list[float]) -> Row:
-    return {"ms": 1e3 * min(seconds), "median ms": 1e3 * float(np.median(seconds))}
+    return {**peers.repeated(again), "check": check}
 
 
 def norm(params: Any) -> float:
@@ -269,7 +261,7 @@ def flower(clients: int) -> Row:
         num_supernodes=clients,
         backend_config=resources,
     )
-    return {**summary(list(np.diff(marks[2:]))), "check": checks[0]}
+    return {**peers.summary(list(np.diff(marks[2:]))), "check": checks[0]}
 
 
 @functools.cache
@@ -292,57 +284,22 @@ SYSTEMS: dict[str, tuple[str, str | None, Callable[[int], Row]]] = {
 SLOW = {("vmap", 1000), ("drjax", 1000)}
 
 
-def measured(system: str, clients: int, python: str = sys.executable) -> Row:
-    """A row from a process of its own."""
-    root = str(Path(__file__).resolve().parent.parent)
-    done = subprocess.run(
-        [python, str(Path(__file__).resolve()), system, str(clients)],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-        check=False,
-        env={**os.environ, "PYTHONPATH": root},
-    )
-    if done.returncode:
-        error = done.stderr.strip().splitlines()[-1:] or ["no output"]
-        return {"note": f"failed: {error[0][:80]}"}
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def one(system: str, clients: int) -> Row:
-    """This process's row for a system."""
-    _, needs, round_ = SYSTEMS[system]
-    if needs is not None and importlib.util.find_spec(needs) is None:
-        return {"note": "not installed"}
-    version = {}
-    if needs is not None:
-        try:
-            version = {"version": importlib.metadata.version(needs)}
-        except importlib.metadata.PackageNotFoundError:
-            version = {"version": "a checkout"}
-    return {**round_(clients), **version, "jax": jax.__version__}
-
-
 def rows() -> list[Row]:
-    pairs = [p.partition("=") for p in os.environ.get("PEERS", "").split(",") if p]
-    pythons = {name: python for name, _, python in pairs}
     out: list[Row] = []
     for clients, examples in WORKLOADS.items():
         found: dict[str, Row] = {}
-        for system, (name, _, _) in SYSTEMS.items():
+        for system, (name, needs, _) in SYSTEMS.items():
             row: Row = {"name": f"{clients} x {examples}", "round": name}
             if (system, clients) in SLOW and jax.default_backend() == "cpu":
                 row["note"] = "left out: minutes on a CPU"
             else:
-                row |= measured(system, clients, pythons.get(system, sys.executable))
+                row |= peers.measured(__file__, system, str(clients), needs)
             found[system] = row
-        base = found["fedavg"].get("ms")
-        for row in found.values():
-            if base and "ms" in row:
-                row["to fedavg"] = row["ms"] / base
-        out += found.values()
+        out += peers.beside(found, "fedavg")
     return out
 
 
 if __name__ == "__main__":
-    print(json.dumps(one(sys.argv[1], int(sys.argv[2]))))
+    _, needs, round_ = SYSTEMS[sys.argv[1]]
+    row = peers.one(needs, lambda: round_(int(sys.argv[2])))
+    print(json.dumps({**row, "jax": jax.__version__}))
