@@ -39,8 +39,9 @@ _WORD_TYPES = tuple(np.dtype(f"uint{n}") for n in (8, 16, 32, 64))
 # Blocks per piece on a CPU, of which the state stays in the first-level cache or close to
 # it. Many blocks: by `_quarters`, 64 bytes times an odd number for a word of a piece; at a
 # power of two the words of a block would lie in one set of a cache. Few blocks: as a
-# `_double_round` of everything, which takes half the time to compile.
-_MANY, _PIECE, _SMALL_PIECE = 4096, 848, 256
+# `_double_round` of everything, which takes half the time to compile. Small requests are
+# rounded up to a power of two, or a multiple of `_STEP`.
+_MANY, _PIECE, _SMALL_PIECE, _STEP = 4096, 848, 256, 64
 # Words of the columns and of the diagonals of a block (RFC 8439, section 2.3).
 _COLUMNS = tuple(i + 4 * j for i in range(4) for j in range(4))
 _DIAGONALS = tuple((i + j) % 4 + 4 * j for i in range(4) for j in range(4))
@@ -174,7 +175,7 @@ def _in_pieces(seeds: Array, blocks: int, by_word: bool) -> Array:
     order = (1, 0, 2) if by_word else (1, 2, 0)
     if count * blocks <= _SMALL_PIECE:
         # XLA compiles equal kernels once: a few sizes serve all small requests.
-        rounded = 1 << (blocks - 1).bit_length()
+        rounded = min(1 << (blocks - 1).bit_length(), -(-blocks // _STEP) * _STEP)
         return _blocks(seeds, np.uint32(0), rounded)[..., :blocks].transpose(order)
     piece, mixed = (_PIECE, _piece) if blocks >= _MANY else (_SMALL_PIECE, _blocks)
     wide = min(blocks, piece)
