@@ -6,8 +6,11 @@ The choices for `privjax.federated(..., aggregate=)`: `methods` (in the clear), 
 
 What they are made of: `clipping` and `noise` bound and hide one client's part,
 `encoding` and `rotation` take updates to a ring and back. `steps` is the protocol of the
-masks, with its `graph`, `shamir` sharing over a `field`, and `agreement` on keys;
-`clients` runs it between separate processes.
+masks, with its `graph`, `shamir` sharing over a `field`, and `agreement` on keys.
+
+Between separate processes: `remote` (a client) and `coordinator` (the server) of a round,
+their `messages` and `replies`; `clients`, who mask; `entry`, `aggregators` with what is
+`dealt` to them, and their `panel`, for `spdz`; `few_bits`.
 """
 
 from privjax.aggregation.clipping import AdaptiveClip

@@ -32,7 +32,8 @@ from jax import lax
 
 from privjax._typing import Array
 from privjax.aggregation.clipping import AdaptiveClip, check_bounds
-from privjax.aggregation.encoding import Encoding, check_encoding
+from privjax.aggregation.encoding import Encoding
+from privjax.aggregation.grid import check_encoding
 from privjax.errors import InputError
 from privjax.prg.chacha20 import KEY_WORDS, Purpose, bits, derive
 from privjax.prg.session import session

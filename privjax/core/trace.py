@@ -155,7 +155,7 @@ def trace_flat(
     except _PYTHON_LOOKED as e:
         raise TraceError(
             f"{name}: Python looked into a value that is only known as a traced (or "
-            f"secret) array, at {_line_of(e)}. Use jnp.where, jax.lax.cond or a mask "
+            f"secret) array, at {line_of(e)}. Use jnp.where, jax.lax.cond or a mask "
             f"instead of a Python if/while, int() or numpy on it.\n{_first_line(e)}"
         ) from e
 
@@ -164,7 +164,7 @@ def _first_line(e: Exception) -> str:
     return str(e).strip().splitlines()[0]
 
 
-def _line_of(e: Exception) -> str:
+def line_of(e: Exception) -> str:
     """The innermost line of user code in the exception's traceback."""
     tb, best = e.__traceback__, None
     while tb is not None:

@@ -1,6 +1,7 @@
 """Differential privacy beyond one step: `privjax.dp`.
 
-- training: `fit`; `privatize` for Optax
+- training: `fit`; `correlated` makes a `CorrelatedStep`, whose noise is correlated over
+  steps; `privatize` for Optax
 - sampling: `FullBatch`, `Poisson`, `FixedSize`, `BallsInBins`, `Shuffled`, `Streamed`,
   `BlockCyclicPoisson`
 - clipping: `Grouped`, `Automatic`, `Adaptive`, for `clipping=`
@@ -16,6 +17,7 @@ from privjax.dp.auditing import Audit, audit, distinguish, one_run
 from privjax.dp.correlated import BandedToeplitz, TreeAggregation
 from privjax.dp.cyclic import BlockCyclicPoisson
 from privjax.dp.epochs import BallsInBins, Shuffled, Streamed
+from privjax.dp.ftrl import CorrelatedStep, correlated
 from privjax.dp.gradients import clipped_sum, privatize
 from privjax.dp.release import chosen, noised
 from privjax.dp.sampling import FixedSize, FullBatch, Poisson, Sampler
@@ -45,6 +47,7 @@ __all__ = [
     "BlockCyclicPoisson",
     "Budget",
     "BudgetError",
+    "CorrelatedStep",
     "DiscreteGaussian",
     "DiscreteLaplace",
     "Exponential",
@@ -67,6 +70,7 @@ __all__ = [
     "audit",
     "chosen",
     "clipped_sum",
+    "correlated",
     "distinguish",
     "fit",
     "noised",

@@ -88,6 +88,14 @@ class _Correlated:
     def granularity(self) -> float:
         return self.mechanism.granularity
 
+    def admits(self, times: int, apart: int) -> None:
+        """Raises InputError unless a unit may take part so often, so far apart."""
+        raise NotImplementedError
+
+    def event(self) -> Event:
+        """What a whole run costs."""
+        raise NotImplementedError
+
     def distance(self, count: int) -> float:
         return self.mechanism.distance(count)
 
@@ -136,6 +144,14 @@ class TreeAggregation(_Correlated):
         # Each of the nodes is a sum of rounded sums: it moves by one grid step more.
         norm = self.clip_norm * math.sqrt(self.levels)
         return self._gaussian(norm, self.count * self.levels)
+
+    def admits(self, times: int, apart: int) -> None:
+        if times > 1:
+            raise InputError(
+                f"a unit takes part {times} times in a run of {self.steps} steps, and "
+                "TreeAggregation is for one: make a run one epoch (steps=), which begins "
+                "where an epoch does."
+            )
 
     def event(self) -> Event:
         gaussian = {"kind": "gaussian", "noise_multiplier": self.noise_multiplier}
@@ -215,6 +231,21 @@ class BandedToeplitz(_Correlated):
         # rounded once; and at most 1 for the rounding of what the unit contributes.
         slack = (2 * self.bands) ** 2 * self.count * self.bands * times
         return self._gaussian(norm, slack)
+
+    def admits(self, times: int, apart: int) -> None:
+        if self.rate is not None:
+            raise InputError("rate= is for batches of BlockCyclicPoisson.")
+        if times > self.participations:
+            raise InputError(
+                f"a unit takes part {times} times in a run of {self.steps} steps, not "
+                f"participations={self.participations}."
+            )
+        if times > 1 and apart < self.bands:
+            raise InputError(
+                f"a unit may take part {apart} steps apart, which is less than "
+                f"bands={self.bands}. Sample in the same order in every epoch "
+                "(Shuffled(..., again=True)), with at least as many batches as bands."
+            )
 
     def event(self) -> Event:
         """One release; with `rate`, see `count_of_events`.

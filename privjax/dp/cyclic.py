@@ -54,6 +54,13 @@ class BlockCyclicPoisson(Sampler):
             keep = keep * (mine < self.units)
             yield np.where(keep > 0, mine, 0), keep.astype(np.float32)
 
+    def charge_run(
+        self, mechanism: Any, start: int = 0, values: int = 0
+    ) -> list[tuple[Event, int]]:
+        if start % self.blocks:
+            raise InputError(f"a run begins with the first of {self.blocks} blocks.")
+        return self.charge(mechanism, mechanism.steps, values)
+
     def charge(
         self, mechanism: Any, steps: int, values: int = 0
     ) -> list[tuple[Event, int]]:

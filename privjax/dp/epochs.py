@@ -4,20 +4,21 @@
 sampler        batches                                what it charges
 =============  =====================================  ==================================
 `BallsInBins`  each epoch puts every unit into one    one release an epoch, without
-               of `bins` batches, independently       amplification
+               of `bins` batches, independently       amplification (see `epsilon`)
 `Shuffled`     each epoch in a new order              one release an epoch, without
                                                       amplification; zero_out, replace_one
 `Streamed`     an iterator, once through              one release; zero_out, replace_one
 =============  =====================================  ==================================
 
 Batches of `BallsInBins` (Chua et al. 2024, "Balls-and-bins sampling for DP-SGD") are less
-predictable than those of a shuffle, and the literature has tighter figures for them (by
-simulation); dp-accounting has none, so that what is charged is the bound without
-amplification: within an epoch a unit is in one batch, and whatever the others do, that
-is one release. For shuffled batches nothing better holds in general (Chua et al. 2024,
-"How private are DP-SGD implementations?"): figures for Poisson sampling do not.
+predictable than those of a shuffle: `BallsInBins.epsilon` is a bound by Renyi divergences
+of random allocation (allocation.py). The ledger has no event for it and is charged
+without amplification: within an epoch a unit is in one batch, and whatever the others
+do, that is one release. For shuffled batches nothing better holds in general (Chua et al.
+2024, "How private are DP-SGD implementations?"): figures for Poisson sampling do not.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -27,7 +28,7 @@ import jax
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-from privjax.dp import batches
+from privjax.dp import allocation, batches
 from privjax.dp.sampling import (
     Batch,
     Event,
@@ -84,16 +85,52 @@ class BallsInBins(Sampler):
         self, mechanism: Any, steps: int, values: int = 0
     ) -> list[tuple[Event, int]]:
         event, far = parts(mechanism, values)
-        overflow = float(stats.binom.sf(self.room, self.units + 1, 1 / self.bins))
-        return per_epoch(event, far + overflow, steps, self.bins)
+        return per_epoch(event, far + self.lost, steps, self.bins)
+
+    @property
+    def lost(self) -> float:
+        return float(stats.binom.sf(self.room, self.units + 1, 1 / self.bins))
+
+    def participation(self, start: int, steps: int) -> tuple[int, int]:
+        return _epochs(start, steps, self.bins), 1
+
+    def epsilon(self, *, noise_multiplier: float, epochs: int, delta: float) -> float:
+        """Epsilon of so many epochs with Gaussian noise, amplified by the random bins.
+
+        For one unit added, removed or zeroed out. An upper bound (see allocation.py),
+        beside what a ledger says of the sampler's `charge`, which has no amplification;
+        batches that lack a unit are taken from delta in both.
+
+        Raises: InputError for arguments out of range.
+        """
+        if not 0 < delta < 1 or epochs < 0 or epochs != int(epochs):
+            raise InputError(f"delta={delta}, epochs={epochs}.")
+        if epochs == 0:
+            return 0.0
+        lost = self.lost * self.bins * epochs
+        found = 0.0
+        while True:  # the least fixed point, from below
+            left = delta - (1 + math.exp(min(found, 700.0))) * lost
+            if left <= 0:
+                return math.inf
+            more = allocation.epsilon(noise_multiplier, self.bins, epochs, left)
+            if not lost or more <= found * (1 + 1e-12):
+                return more
+            found = more
 
 
 @dataclass(frozen=True)
 class Shuffled(Sampler):
-    """Every epoch in a new order; rows that do not fill a batch sit the epoch out."""
+    """Every epoch in a new order; rows that do not fill a batch sit the epoch out.
+
+    Attributes:
+      again: every epoch in the order of the first one, so that a unit's steps are a
+        whole epoch apart, as banded noise over several epochs needs it.
+    """
 
     units: int
     size: int
+    again: bool = False
 
     def __post_init__(self) -> None:
         at_least_one(units=self.units, size=self.size)
@@ -112,7 +149,8 @@ class Shuffled(Sampler):
         for step in range(steps):
             epoch, number = divmod(step, self.steps_per_epoch)
             if number == 0:
-                order = permutation(jax.random.fold_in(key, epoch), self.units)
+                turn = 0 if self.again else epoch
+                order = permutation(jax.random.fold_in(key, turn), self.units)
             mine = order[number * self.size : (number + 1) * self.size]
             yield mine, np.ones(self.size, np.float32)
 
@@ -122,6 +160,10 @@ class Shuffled(Sampler):
         event, far = parts(mechanism, values)
         once = {"kind": "once", "event": event}
         return per_epoch(once, far, steps, self.steps_per_epoch)
+
+    def participation(self, start: int, steps: int) -> tuple[int, int]:
+        length = self.steps_per_epoch
+        return _epochs(start, steps, length), length if self.again else 1
 
 
 @dataclass(frozen=True)
@@ -154,6 +196,14 @@ class Streamed(Sampler):
     ) -> list[tuple[Event, int]]:
         event, far = parts(mechanism, values)
         return per_epoch({"kind": "once", "event": event}, far, steps, max(steps, 1))
+
+    def participation(self, start: int, steps: int) -> tuple[int, int]:
+        return 1, steps
+
+
+def _epochs(start: int, steps: int, length: int) -> int:
+    """How many epochs of this length the steps touch."""
+    return (start + steps - 1) // length - start // length + 1
 
 
 def per_epoch(

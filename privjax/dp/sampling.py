@@ -79,6 +79,43 @@ class Sampler:
         """
         raise NotImplementedError
 
+    @property
+    def lost(self) -> float:
+        """The chance that a batch lacks a unit that it should have."""
+        return 0.0
+
+    def participation(self, start: int, steps: int) -> tuple[int, int]:
+        """How often a unit takes part in these steps, and how far apart, at least.
+
+        Raises: InputError where that is left to chance.
+        """
+        raise InputError(
+            f"{type(self).__name__} leaves open how often a unit takes part, on which "
+            "correlated noise depends: use Shuffled, BallsInBins, Streamed, FullBatch, or "
+            "BlockCyclicPoisson with BandedToeplitz(rate=)."
+        )
+
+    def charge_run(
+        self, mechanism: Any, start: int = 0, values: int = 0
+    ) -> list[tuple[Event, int]]:
+        """Events, and how often each, of a run of correlated noise from step `start` on.
+
+        Args:
+          mechanism: `BandedToeplitz(...)` or `TreeAggregation(...)`: its `steps` are the
+            length of the run.
+          values: how many numbers one step releases.
+
+        Raises: InputError when a unit may take part more often, or at steps less far
+          apart, than the mechanism's sensitivity allows for.
+        """
+        mechanism.admits(*self.participation(start, mechanism.steps))
+        event, far = parts(mechanism, values)
+        if "add_or_remove_one" in self.neighbours:
+            # Which steps a unit is in does not depend on what other units there are.
+            event = event["event"]
+        far += self.lost * mechanism.steps
+        return [({**event, **with_distance(far)}, 1)]
+
     def masked(
         self, data: Any, steps: int, key: Any = None
     ) -> Iterator[tuple[Any, np.ndarray]]:
@@ -132,6 +169,9 @@ class FullBatch(Sampler):
     @property
     def room(self) -> int:
         return self.units
+
+    def participation(self, start: int, steps: int) -> tuple[int, int]:
+        return steps, 1
 
     def rows(self, key: Any, steps: int) -> Iterator[Batch]:
         for _ in range(steps):

@@ -10,7 +10,7 @@ import copy
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -24,6 +24,7 @@ from privjax.accounting import Budget, Ledger
 from privjax.dp.batches import with_mask
 from privjax.dp.checkpoints import load_ledger, load_state, save_ledger, save_state
 from privjax.dp.epochs import Streamed
+from privjax.dp.ftrl import CorrelatedStep
 from privjax.dp.sampling import Sampler
 from privjax.errors import InputError
 from privjax.transforms.differentially_private import DifferentiallyPrivate
@@ -87,7 +88,9 @@ def fit(
     """Train privately and say at what epsilon.
 
     Args:
-      step: `privjax.differentially_private(...)` of a function (state, batch) -> state.
+      step: `privjax.differentially_private(...)` of a function (state, batch) -> state,
+        or `privjax.dp.correlated(...)` of that: then the noise starts anew after every
+        run, and checkpoints are written between runs.
         Where it has several arguments besides the private one, `state` is the tuple of
         them, and so is the result. Rows that only fill up a batch count as no unit. A
         loss that is a mean divides by the room of a batch, unless the step was made with
@@ -142,7 +145,18 @@ def fit(
     caller = _Caller(step, mask, notes.get("clip_norm"))
     values = caller.check(state, *trial)
 
-    def charge(noise: float, steps: int) -> list[tuple[Any, int]]:
+    run = 0  # the length of a run of correlated noise
+    if isinstance(step, CorrelatedStep):
+        run, mechanism = step.steps, caller.mechanism(state, *trial)
+
+    def charge(noise: float, steps: int, begin: int = start) -> list[tuple[Any, int]]:
+        if run:
+            of_run = dataclasses.replace(mechanism, noise_multiplier=noise)
+            found = [
+                sampler.charge_run(of_run, begin + at, mechanism.count)
+                for at in range(0, steps, run)
+            ]
+            return _merged(chain(*found))
         # All releases of a step share this multiplier: they are one Gaussian release.
         event = {"kind": "gaussian", "noise_multiplier": noise}
         return sampler.charge(event, steps, values)
@@ -163,18 +177,23 @@ def fit(
     for event, count in charge(step.noise_multiplier, left):
         rehearsal.spend(event, count, data=data_name)
 
-    # An epoch is charged at once, a stream as a whole.
+    # An epoch is charged at once, a stream or a run of correlated noise as a whole.
     chunk = left if isinstance(sampler, Streamed) else sampler.steps_per_epoch
+    chunk = run or chunk
     batch_key, noise_key = jax.random.split(random.key() if key is None else key)
     feed = sampler.masked(data, left, batch_key)
     done = start
     with _bar(progress, total, done) as show:
         while done < total:
             now = min(chunk, total - done)
-            for event, count in charge(step.noise_multiplier, now):
+            for event, count in charge(step.noise_multiplier, now, done):
                 ledger.spend(event, count, data=data_name)
             if checkpoints is not None:
                 save_ledger(checkpoints, ledger)
+            if run:
+                # Of one run only, whatever other runs begin with the same key.
+                mine = jax.random.fold_in(jax.random.fold_in(noise_key, done), 1)
+                caller.start(state, *trial, mine)
             for batch, keep in islice(feed, now):
                 state = caller(state, batch, keep, jax.random.fold_in(noise_key, done))
                 done += 1
@@ -186,7 +205,7 @@ def fit(
             report = Report(done, total, state, spent, delta)
             if any([callback(report) is True for callback in callbacks]):
                 break
-            if isinstance(sampler, Streamed):
+            if isinstance(sampler, Streamed) and not run:
                 break
     return Fitted(
         state, done, step.noise_multiplier, ledger.epsilon(delta), delta, ledger
@@ -195,6 +214,8 @@ def fit(
 
 def with_noise(step: DifferentiallyPrivate, noise: float) -> DifferentiallyPrivate:
     """The same private function with another noise multiplier."""
+    if isinstance(step, CorrelatedStep):
+        return step.with_noise(float(noise))
     options = dataclasses.replace(step.options, noise_multiplier=float(noise))
     return DifferentiallyPrivate(step.fun, step.private, options)
 
@@ -212,6 +233,7 @@ class _Caller:
         self.step = step
         self.mask = mask
         self.clip_norm = clip_norm
+        self.noise: Any = None
         self.names = [n for n in step.signature.parameters if n not in step.private]
 
     def arguments(self, state: Any, batch: Any, keep: Any) -> tuple[Any, ...]:
@@ -238,8 +260,23 @@ class _Caller:
         self.step.releases(*self.arguments(state, batch, keep))
         return sum(math.prod(np.shape(x)) for x in jax.tree.leaves(state))
 
+    def mechanism(self, state: Any, batch: Any, keep: Any) -> Any:
+        """The correlated noise of a run."""
+        assert isinstance(self.step, CorrelatedStep)
+        return self.step.mechanism(*self.arguments(state, batch, keep))
+
+    def start(self, state: Any, batch: Any, keep: Any, key: Any) -> None:
+        """Begin a run of correlated noise."""
+        assert isinstance(self.step, CorrelatedStep)
+        arguments = self.arguments(state, batch, keep)
+        self.noise = self.step.start(*arguments, **{self.step.key_name: key})
+
     def __call__(self, state: Any, batch: Any, keep: Any, key: Any) -> Any:
         extra = self._extra(keep)
+        if isinstance(self.step, CorrelatedStep):
+            extra[self.step.noise_name] = self.noise
+            out, self.noise = self.step(*self.arguments(state, batch, keep), **extra)
+            return out
         if self.step.needs_key:
             extra[self.step.key_name] = key
         out = self.step(*self.arguments(state, batch, keep), **extra)
@@ -271,9 +308,22 @@ def _steps(
         return round(epochs * sampler.steps_per_epoch)
     if ledger.budget is None:
         raise InputError("give epochs=, steps=, or a ledger with a budget to use up.")
-    ((event, count),) = charge(step.noise_multiplier, sampler.steps_per_epoch)
-    each = sampler.steps_per_epoch // count
+    epoch = sampler.steps_per_epoch
+    if isinstance(step, CorrelatedStep):
+        epoch = step.steps
+    ((event, count),) = charge(step.noise_multiplier, epoch)
+    each = epoch // count
     return ledger.steps(event, data=data_name) * each
+
+
+def _merged(charged: Iterable[tuple[Any, int]]) -> list[tuple[Any, int]]:
+    """Equal events of several runs with their number."""
+    found: list[tuple[Any, int]] = []
+    for event, count in charged:
+        if found and found[-1][0] == event:
+            count += found.pop()[1]
+        found.append((event, count))
+    return found
 
 
 def _trial(sampler: Sampler, data: Any) -> tuple[tuple[Any, np.ndarray], Any]:

@@ -13,12 +13,14 @@
 - questions: `evaluation`, `histogram`, `quantile`, `heavy_hitters`
 - runs: `fit`, `plot`, `read_log`
 - real clients: `participant` and `serve`, over Flower (`privjax.runtimes.flower`) or any
-  other network; `OwnBudget`, past which a client takes no part
+  other network; `OwnBudget`, past which a client takes no part; `Aggregators`, the
+  processes of `spdz`
 - features at different parties: `vertical`
 """
 
 from privjax.fl import partition, vertical
 from privjax.fl.adaptive import adaptive, fedadagrad, fedadam, fedyogi
+from privjax.fl.aggregators import Aggregators
 from privjax.fl.analytics import heavy_hitters, histogram, quantile, spelled, word
 from privjax.fl.averaging import fedavg, fedavgm, fedprox
 from privjax.fl.budgets import OwnBudget
@@ -40,7 +42,7 @@ from privjax.fl.robust import (
     multi_krum,
     trimmed_mean,
 )
-from privjax.fl.rounds import Algorithm, Client, State
+from privjax.fl.rounds import Algorithm
 from privjax.fl.runtime import Chunks, Sharded
 from privjax.fl.samplers import (
     Cyclic,
@@ -51,10 +53,12 @@ from privjax.fl.samplers import (
     Sampler,
     Weighted,
 )
+from privjax.fl.states import Client, State
 from privjax.fl.training import Fitted, Report, fit
 from privjax.fl.variance import fednova, mime_lite, scaffold
 
 __all__ = [
+    "Aggregators",
     "Algorithm",
     "Chunks",
     "Client",

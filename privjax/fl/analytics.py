@@ -15,7 +15,8 @@ from jax import lax
 from privjax._typing import Array, PyTree
 from privjax.errors import InputError
 from privjax.fl.mapping import Sent
-from privjax.fl.rounds import Algorithm, Client, Round, RoundOptions, State
+from privjax.fl.rounds import Algorithm, Round
+from privjax.fl.states import Client, RoundOptions, State
 from privjax.prg.keys import key as fresh_key
 
 

@@ -36,7 +36,8 @@ from privjax.fl.compressed import check_compress
 from privjax.fl.local import Loss, count, proximal
 from privjax.fl.mapping import Sent
 from privjax.fl.personal import Local, everything_shared
-from privjax.fl.rounds import Algorithm, Client
+from privjax.fl.rounds import Algorithm
+from privjax.fl.states import Client
 
 
 def fedavg(

@@ -18,7 +18,8 @@ from privjax.fl.common import mean, stepped
 from privjax.fl.compressed import Counted, decoded, encoded, places_key
 from privjax.fl.local import Trained, Trainer, count
 from privjax.fl.mapping import Sent
-from privjax.fl.rounds import Algorithm, Client, RoundOptions
+from privjax.fl.rounds import Algorithm
+from privjax.fl.states import Client, RoundOptions
 
 
 class Change(NamedTuple):

@@ -8,7 +8,7 @@ import optax  # type: ignore[import-untyped]
 
 from privjax._typing import Array, PyTree
 from privjax.fl.local import LocalOptions, Loss, Trainer
-from privjax.fl.rounds import RoundOptions
+from privjax.fl.states import RoundOptions
 
 WEIGHTS = ("examples", "clients")
 

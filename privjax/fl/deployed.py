@@ -24,14 +24,18 @@ import numpy as np
 from privjax import random
 from privjax._typing import PyTree
 from privjax.accounting import Ledger
-from privjax.aggregation.remote import Coordinator, Message, Participant
+from privjax.aggregation.coordinator import Coordinator
+from privjax.aggregation.messages import Message
+from privjax.aggregation.panel import Ask, PartyLost
+from privjax.aggregation.remote import Participant
 from privjax.dp.checkpoints import load_ledger, load_state, save_ledger, save_state
 from privjax.dp.sampling import FullBatch
 from privjax.errors import BudgetError, InputError, ProtocolError
 from privjax.fl import mapping
 from privjax.fl.budgets import OwnBudget
 from privjax.fl.records import Records, flat
-from privjax.fl.rounds import Algorithm, Client, State
+from privjax.fl.rounds import Algorithm
+from privjax.fl.states import Client, State
 from privjax.fl.training import Account, Fitted, Metrics, Report
 from privjax.prg.keys import key_words
 
@@ -142,6 +146,7 @@ def participant(
     mask: Any = None,
     steps: Any = None,
     budget: OwnBudget | None = None,
+    aggregators: Any = None,
 ) -> Participant:
     """One real client of an algorithm.
 
@@ -155,6 +160,8 @@ def participant(
       steps: the most local steps of a round; None: all.
       budget: the client's own, `OwnBudget`: it takes part in no round past it. Each sum
         that it sends its part of is charged in full.
+      aggregators: with `spdz`, the public keys of its parties, uint32[...], which the
+        client must have from somebody else than the server.
 
     Returns: an object with `handle(message) -> message`; the program is traced here, and
       compiled in the first round.
@@ -166,7 +173,8 @@ def participant(
     """
     params = jax.tree.map(jnp.asarray, params)
     own = Client((), *jax.tree.map(jnp.asarray, (data, mask, steps)))
-    return Participant(_Work(algorithm, params, own, clients, budget), fewest)
+    work = _Work(algorithm, params, own, clients, budget)
+    return Participant(work, fewest, aggregators)
 
 
 def serve(
@@ -189,6 +197,7 @@ def serve(
     checkpoints: str | os.PathLike[str] | None = None,
     log: str | os.PathLike[str] | None = None,
     callbacks: Sequence[Callable[[Report], Any]] = (),
+    aggregators: Ask | None = None,
 ) -> Fitted:
     """Train with real clients.
 
@@ -221,9 +230,11 @@ def serve(
         that went on running or with new ones.
       log: a .csv or .jsonl file with a row per round.
       callbacks: called with a `Report`; True ends the run.
+      aggregators: with `spdz`, asks its parties, such as `privjax.fl.Aggregators`.
 
     Raises:
-      ProtocolError: too few connected, or answered, more often than `retries`.
+      ProtocolError: an aggregator has ended; or too few connected, or answered, more often
+        than `retries`.
       BudgetError: the budget admits no further round.
       InputError: arguments that do not fit together.
     """
@@ -244,6 +255,7 @@ def serve(
         train_seconds,
         step_seconds,
         goal,
+        aggregators=aggregators,
     )
     done = 0
     if checkpoints is not None:
@@ -306,14 +318,7 @@ def serve(
         if any([callback(report) is True for callback in callbacks]):
             stopped = "callback"
             break
-    return Fitted(
-        state,
-        records.rows,
-        stopped,
-        None if account is None else account.epsilon(),
-        delta,
-        None if account is None else account.ledger,
-    )
+    return Fitted.of(state, records.rows, stopped, account, delta)
 
 
 def _tried(
@@ -322,6 +327,8 @@ def _tried(
     for tries in range(1, retries + 2):
         try:
             return server.round(ask(), [np.asarray(x) for x in public]), tries
+        except PartyLost:
+            raise  # it is needed in every round
         except ProtocolError as error:
             if tries > retries:
                 raise

@@ -12,7 +12,8 @@ from privjax.fl.common import Options, loss_of, prepared, scaled
 from privjax.fl.local import Loss, count
 from privjax.fl.mapping import Sent
 from privjax.fl.personal import Local, everything_shared
-from privjax.fl.rounds import Algorithm, Client, RoundOptions, State
+from privjax.fl.rounds import Algorithm
+from privjax.fl.states import Client, RoundOptions, State
 
 Metric = Callable[[PyTree, PyTree], dict[str, Any]]
 

@@ -12,7 +12,8 @@ from privjax.errors import InputError
 from privjax.fl.common import Options, loss_of, mean, prepared, scaled
 from privjax.fl.local import Loss, count
 from privjax.fl.mapping import Sent
-from privjax.fl.rounds import Algorithm, Client
+from privjax.fl.rounds import Algorithm
+from privjax.fl.states import Client
 
 
 def qfedavg(loss: Loss, *, rate: Any, q: Any, **options: Unpack[Options]) -> Algorithm:

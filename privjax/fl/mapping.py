@@ -25,7 +25,7 @@ from privjax.core.trace import trace_flat
 from privjax.errors import InputError
 from privjax.fl import runtime as runtimes
 from privjax.fl.runtime import Sharded
-from privjax.passes.federated.client import Dependence, wide
+from privjax.passes.federated.client import Dependence, one_client_alone, wide
 from privjax.passes.federated.sequence import Gathered, adder, gathered, over_devices
 from privjax.passes.federated.survivors import aggregate
 
@@ -75,6 +75,7 @@ def trace(
 
     Raises:
       LeakError: it hands a client's data to the host.
+      UnsupportedError: a collective over clients in the program of one of them.
       InputError: a sum of something that is no number.
     """
     ins, in_tree = jax.tree.flatten((public, own))
@@ -92,7 +93,8 @@ def trace(
         out, out_tree = jax.tree.flatten(client(*jax.tree.unflatten(in_tree, values)))
         return out
 
-    closed = trace_flat(flat, *slices, name=name)
+    with one_client_alone(name):
+        closed = trace_flat(flat, *slices, name=name)
     infer(Dependence(), closed, [k >= count for k in range(len(ins))])
     program = Program(closed, count, out_tree)
     named, _ = jax.tree_util.tree_flatten_with_path(program.sent.sums)

@@ -13,7 +13,8 @@ from privjax._typing import Array, PyTree
 from privjax.errors import InputError
 from privjax.fl.common import mean
 from privjax.fl.mapping import Sent
-from privjax.fl.rounds import Algorithm, Client
+from privjax.fl.rounds import Algorithm
+from privjax.fl.states import Client
 from privjax.transforms.federated import Federated
 
 

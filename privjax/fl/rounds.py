@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple, TypedDict
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,50 +30,16 @@ from privjax.fl import runtime as runtimes
 from privjax.fl.cohorts import Cohort, as_cohorts
 from privjax.fl.mapping import Sent
 from privjax.fl.reports import report
+from privjax.fl.states import (
+    Client,
+    State,
+    alive_in,
+    scattered,
+    who_answers,
+)
 from privjax.prg.chacha20 import Purpose, derive
 from privjax.transforms.base import Transformed, key_spec
 from privjax.transforms.report import Report
-
-
-class Client(NamedTuple):
-    """What is one client's own.
-
-    Attributes: its `state` of earlier rounds; `data`, a pytree of [examples, ...];
-    `mask`, bool[examples] or None; `steps`, its limit or None; `key`, uint32[8] or None.
-    """
-
-    state: PyTree
-    data: PyTree
-    mask: Any = None
-    steps: Any = None
-    key: Any = None
-
-
-class State(NamedTuple):
-    """Everything that a run carries from round to round.
-
-    Attributes:
-      params: the model.
-      server: the algorithm's own state at the server.
-      clients: the clients' states, each leaf [all clients, ...]; () where they have none.
-      rounds: int32, how many rounds are behind it.
-    """
-
-    params: PyTree
-    server: PyTree
-    clients: PyTree
-    rounds: Array
-
-
-class RoundOptions(TypedDict, total=False):
-    """How a round's sums are formed and where its clients run.
-
-    aggregate: as for `privjax.federated`. Default "plain".
-    runtime: see `privjax.fl.runtime`. Default "auto".
-    """
-
-    aggregate: Any
-    runtime: Any
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +169,7 @@ class Round(Transformed):
         test = getattr(self.method, "recoverable", None)
         if test is None or all(c.survivors is None for c in cohorts):
             return
-        there = jnp.concatenate([_answering(c, self.method) for c in cohorts])
+        there = jnp.concatenate([who_answers(c, self.method) for c in cohorts])
         found = jax.jit(test)(_sums_key(words), there)
         if not isinstance(found, _compat.Tracer) and not found:
             raise too_few(self.method, there)
@@ -220,7 +186,7 @@ class Round(Transformed):
         public = a.offer(state.params, state.server)
         sums_key = _sums_key(words) if self.method.needs_key else None
         collected, alive, clients = [], [], state.clients
-        answering = [_answering(c, self.method) for c in cohorts]
+        answering = [who_answers(c, self.method) for c in cohorts]
         program: Any = None
         for k, cohort in enumerate(cohorts):
             mine = None if words is None else derive(words, (Purpose.LOOP, k, 0))
@@ -238,8 +204,8 @@ class Round(Transformed):
                 key_words=sums_key if len(cohorts) == 1 else None,
             )
             collected.append(found)
-            alive.append(_alive(cohort))
-            clients = _scattered(clients, found.kept, ids, cohort.survivors)
+            alive.append(alive_in(cohort))
+            clients = scattered(clients, found.kept, ids, cohort.survivors)
         there = jnp.concatenate(alive)
         everybody = all(c.survivors is None for c in cohorts)
         sums = mapping.combine(
@@ -378,37 +344,6 @@ def _flat(types: PyTree) -> list[Any]:
 def _sums_key(words: Any) -> Array:
     """The key of the sums, from that of the round."""
     return derive(words, (Purpose.CALL, 0, 0))
-
-
-def _alive(cohort: Cohort) -> Array:
-    if cohort.survivors is None:
-        return jnp.ones(cohort.clients, bool)
-    return jnp.asarray(cohort.survivors).astype(bool)
-
-
-def _answering(cohort: Cohort, method: Any) -> Array:
-    """Who sends the method something: padding that adds no noise sends zeros."""
-    there = _alive(cohort)
-    if cohort.present is None or getattr(method, "distributed", None) is not None:
-        return there
-    return there | ~jnp.asarray(cohort.present).astype(bool)
-
-
-def _scattered(clients: PyTree, kept: PyTree, ids: Any, alive: Any) -> PyTree:
-    """The states of all clients with those of a cohort written back."""
-    if not jax.tree.leaves(clients):
-        return clients
-    if ids is None:
-        return jax.tree.map(lambda old, new: new.astype(old.dtype), clients, kept)
-    if alive is not None:
-        # Absent clients have made-up numbers: write them nowhere.
-        total = jax.tree.leaves(clients)[0].shape[0]
-        ids = jnp.where(jnp.asarray(alive).astype(bool), ids, total)
-    return jax.tree.map(
-        lambda old, new: old.at[ids].set(new.astype(old.dtype), mode="drop"),
-        clients,
-        kept,
-    )
 
 
 def _finite(sums: PyTree) -> Array:

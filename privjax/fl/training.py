@@ -21,8 +21,9 @@ from privjax.dp.checkpoints import load_ledger, load_state, save_ledger, save_st
 from privjax.errors import BudgetError, InputError
 from privjax.fl import runtime as runtimes
 from privjax.fl.records import Records, Row, flat
-from privjax.fl.rounds import Algorithm, State
+from privjax.fl.rounds import Algorithm
 from privjax.fl.samplers import Faults, Sampler
+from privjax.fl.states import State
 from privjax.prg.keys import key_words
 
 Metrics = dict[str, Any]
@@ -62,6 +63,21 @@ class Fitted:
     epsilon: float | None
     delta: float | None
     ledger: Ledger | None
+
+    @classmethod
+    def of(
+        cls,
+        state: State,
+        history: list[Row],
+        stopped: str,
+        account: "Account | None",
+        delta: float | None,
+    ) -> "Fitted":
+        """The end of a run that was charged to `account`, None where nothing was."""
+        if account is None:
+            return cls(state, history, stopped, None, delta, None)
+        spent = account.epsilon()
+        return cls(state, history, stopped, spent, delta, account.ledger)
 
 
 def fit(
@@ -186,14 +202,7 @@ def fit(
                 if any([callback(report) is True for callback in callbacks]):
                     stopped = "callback"
                     break
-    return Fitted(
-        state,
-        records.rows,
-        stopped,
-        None if account is None else account.epsilon(),
-        delta,
-        None if account is None else account.ledger,
-    )
+    return Fitted.of(state, records.rows, stopped, account, delta)
 
 
 @dataclass

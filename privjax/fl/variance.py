@@ -16,7 +16,8 @@ from privjax.errors import InputError
 from privjax.fl.common import Options, loss_of, mean, prepared, scaled, stepped
 from privjax.fl.local import Loss, count, frozen
 from privjax.fl.mapping import Sent
-from privjax.fl.rounds import Algorithm, Client
+from privjax.fl.rounds import Algorithm
+from privjax.fl.states import Client
 
 
 class Control(NamedTuple):

@@ -211,7 +211,10 @@ class Federated(Transformed):
 
     def _trace(self, call: Call, own: Sequence[bool]) -> Traced:
         """The function as a jaxpr; the words of its key, if it takes one, come first."""
-        leaves = self._slices(call, own)
+        with passes.one_client_alone(self.__name__):
+            return self._traced(call, self._slices(call, own))
+
+    def _traced(self, call: Call, leaves: Sequence[Any]) -> Traced:
         if not with_inner_key(self.fun):
             return call.trace(leaves)
         inner: Any = self.fun

@@ -4,7 +4,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import optax
 
+from privjax import fl
 from privjax.fl.cohorts import Cohort
 
 SIZES = (5, 2, 6, 4)
@@ -76,3 +78,8 @@ def sgd(
                 m = step = g + momentum * m
             w, steps = w - RATE * step, steps + 1
     return w, steps
+
+
+def averaging(**options: Any) -> fl.Algorithm:
+    """FedAvg in batches of two."""
+    return fl.fedavg(losses, client=optax.sgd(RATE), batch_size=2, **options)

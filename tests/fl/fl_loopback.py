@@ -26,11 +26,17 @@ class Loopback:
         params: Any = PARAMS,
         clients: int = N,
         budgets: Any = (None,) * N,
+        aggregators: Any = None,
     ) -> None:
         self.gone = gone or {}
         self.clients = [
             fl.participant(
-                algorithm, params, (X[i], Y[i]), clients=clients, budget=budgets[i]
+                algorithm,
+                params,
+                (X[i], Y[i]),
+                clients=clients,
+                budget=budgets[i],
+                aggregators=aggregators,
             )
             for i in range(N)
         ]

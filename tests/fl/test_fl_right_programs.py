@@ -3,7 +3,6 @@
 The same programs, written in the many ways there are to write a sum over clients.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,34 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from fl_clients_axis import (
+    CLASSES,
+    DATA,
+    EXAMPLES,
+    FEATURES,
+    PARAMS,
+    N,
+    Round,
+    gradients,
+    loss,
+    losses,
+)
 from jax import lax
 
 from privjax import federated
 from privjax.prg import insecure_key
-
-N, EXAMPLES, FEATURES, CLASSES = 5, 4, 3, 3
-RNG = np.random.default_rng(1)
-DATA = {
-    "x": jnp.asarray(RNG.normal(size=(N, EXAMPLES, FEATURES)), jnp.float32),
-    "y": jnp.asarray(RNG.normal(size=(N, EXAMPLES)), jnp.float32),
-    "k": jnp.asarray(RNG.integers(0, CLASSES, (N, EXAMPLES)), jnp.int32),
-    "n": jnp.asarray([1.0, 4, 2, 3, 1], jnp.float32),
-}
-PARAMS = jnp.asarray(RNG.normal(size=FEATURES), jnp.float32)
-Round = Callable[[Any, Any], Any]
-
-
-def loss(w: Any, d: Any) -> Any:
-    return jnp.mean(jnp.square(d["x"] @ w - d["y"]))
-
-
-def losses(w: Any, d: Any) -> Any:
-    return jax.vmap(loss, (None, 0))(w, d)
-
-
-def gradients(w: Any, d: Any) -> Any:
-    return jax.vmap(jax.grad(loss), (None, 0))(w, d)
-
 
 # -- algorithms ------------------------------------------------------------------------
 
@@ -144,6 +131,33 @@ def best_of_ones_own(w: Any, d: Any) -> Any:
         jnp.argmax(d["y"], 1) * 1.0,
     )
     return [jnp.mean(v) for v in inside]
+
+
+def clusters(w: Any, d: Any) -> Any:
+    """IFCA: every client chooses the model that fits it best."""
+    models = jnp.stack([w, -w])
+    fits = jax.vmap(losses, (0, None))(models, d)
+    hot = jax.nn.one_hot(jnp.argmin(fits, 0), 2)
+    found = jax.vmap(gradients, (0, None))(models, d)
+    return jnp.einsum("nk,knf->kf", hot, found) / jnp.maximum(1, hot.sum(0))[:, None]
+
+
+def line_search(w: Any, d: Any) -> Any:
+    """The best step by means, which have left."""
+    g = jnp.mean(gradients(w, d), 0)
+    steps = jnp.array([0.01, 0.1, 1.0])
+    found = jax.vmap(lambda s: jnp.mean(losses(w - s * g, d)))(steps)
+    return w - steps[jnp.argmin(found)] * g
+
+
+def averaged_over_rounds(w: Any, d: Any) -> Any:
+    """A running mean of what has left is nobody's business."""
+
+    def body(c: Any, i: Any) -> Any:
+        new = fedsgd(c[0], d)
+        return (new, c[1] + 0.5 * (new - c[1])), None
+
+    return lax.scan(body, (w, jnp.zeros_like(w)), jnp.arange(3))[0]
 
 
 # -- statistics ------------------------------------------------------------------------
@@ -292,6 +306,129 @@ def low_precision(w: Any, d: Any) -> Any:
     return jnp.sum(d["y"].astype(jnp.bfloat16).astype(jnp.float32), 0)
 
 
+def reversed_clients(w: Any, d: Any) -> Any:
+    """All of them, in another order."""
+    turned = jax.tree.map(lambda x: x[::-1], d)
+    return jnp.flip(d["y"], 0).sum(0), jnp.mean(gradients(w, turned), 0)
+
+
+def weights_that_are_written_down(w: Any, d: Any) -> Any:
+    g = gradients(w, d)
+    weights = jnp.array([1.0, 4, 2, 3, 1])
+    return jnp.average(g, 0, weights=weights), jnp.mean(g, 0)
+
+
+def groups_that_are_written_down(w: Any, d: Any) -> Any:
+    """No client is alone in its group."""
+    return jax.ops.segment_sum(d["y"], jnp.array([0, 0, 1, 1, 1]), 2)
+
+
+def rates_that_are_written_down(w: Any, d: Any) -> Any:
+    rates = jnp.array([0.1, 0.2, 0.1, 0.2, 0.1])
+    local = lambda d, r: w - r * jax.grad(loss)(w, d)  # noqa: E731
+    return jax.vmap(local)(d, rates).mean(0)
+
+
+def lengths_that_are_written_down(w: Any, d: Any) -> Any:
+    """The last example is one client's only, and summed with those before."""
+    real = jnp.arange(EXAMPLES) < jnp.array([4, 3, 2, 1, 1])[:, None]
+
+    def masked(w: Any, x: Any, y: Any, real: Any) -> Any:
+        return jnp.sum(real * jnp.square(x @ w - y)) / jnp.sum(real)
+
+    found = jax.vmap(jax.grad(masked), (None, 0, 0, 0))(w, d["x"], d["y"], real)
+    mean = jnp.sum(jnp.where(real, d["y"], 0.0)) / jnp.sum(real)
+    return mean, jnp.mean(found, 0)
+
+
+def own_order(w: Any, d: Any) -> Any:
+    """Each client's batch is drawn by the program."""
+    draws = [np.random.default_rng(i).permutation(EXAMPLES) for i in range(N)]
+    batch = jnp.take_along_axis(d["y"], jnp.asarray(np.stack(draws)), 1)
+    return batch[:, :2].sum(0)
+
+
+# -- loops over clients ----------------------------------------------------------------
+
+
+def gradients_in_a_loop(w: Any, d: Any) -> Any:
+    def body(c: Any, one: Any) -> Any:
+        found = {"g": jax.grad(loss)(w, one), "n": one["n"]}
+        return jax.tree.map(jnp.add, c, found), None
+
+    total, _ = lax.scan(body, {"g": jnp.zeros_like(w), "n": 0.0}, d)
+    return w - 0.1 * total["g"] / total["n"]
+
+
+def running_mean(w: Any, d: Any) -> Any:
+    """All clients weigh the same in the end (Welford 1962)."""
+
+    def body(c: Any, y: Any) -> Any:
+        n, mean = c
+        return (n + 1, mean + (y - mean) / (n + 1)), None
+
+    return lax.scan(body, (0.0, jnp.zeros(EXAMPLES)), d["y"])[0][1]
+
+
+def running_mean_by_numbers(w: Any, d: Any) -> Any:
+    def body(mean: Any, x: Any) -> Any:
+        i, y = x
+        return mean * (i / (i + 1.0)) + y / (i + 1.0), None
+
+    return lax.scan(body, jnp.zeros(EXAMPLES), (jnp.arange(N), d["y"]))[0]
+
+
+def begun_by_the_first(w: Any, d: Any) -> Any:
+    def body(c: Any, x: Any) -> Any:
+        i, y = x
+        return jnp.where(i == 0, y, c + y), None
+
+    return lax.scan(body, jnp.zeros(EXAMPLES), (jnp.arange(N), d["y"]))[0]
+
+
+def who_takes_part(w: Any, d: Any) -> Any:
+    """A mask that is given, by a choice and by a branch."""
+    mask = w[0] > jnp.linspace(-1.0, 1.0, N)
+
+    def chosen(c: Any, x: Any) -> Any:
+        return jnp.where(x[0], c + x[1], c), None
+
+    def branch(c: Any, x: Any) -> Any:
+        return lax.cond(x[0], lambda: c + x[1], lambda: c), None
+
+    zero = jnp.zeros(EXAMPLES)
+    return [lax.scan(f, zero, (mask, d["y"]))[0] for f in (chosen, branch)]
+
+
+def who_counts_itself_in(w: Any, d: Any) -> Any:
+    def body(c: Any, one: Any) -> Any:
+        return jnp.where(one["n"] > 1, c + one["y"], c), None
+
+    return lax.scan(body, jnp.zeros(EXAMPLES), d)[0]
+
+
+def to_one_place(w: Any, d: Any) -> Any:
+    """The same place in every step: a literal one, one that is given, a slice."""
+    k = (w[0] > 0).astype(int)
+
+    def body(c: Any, y: Any) -> Any:
+        return c.at[1].add(y[0]).at[k].add(y[1]).at[2:4].add(y[2:]), None
+
+    return lax.scan(body, jnp.zeros(5), d["y"])[0]
+
+
+def to_ones_own_class(w: Any, d: Any) -> Any:
+    """A histogram: the place is in the client's data."""
+
+    def body(c: Any, one: Any) -> Any:
+        return c.at[one["k"]].add(one["y"]), None
+
+    return lax.scan(body, jnp.zeros(CLASSES), d)[0]
+
+
+# -- tables ----------------------------------------------------------------------------
+
+
 GROUPS: dict[str, list[Round]] = {
     "algorithms": [
         fedsgd,
@@ -311,6 +448,9 @@ GROUPS: dict[str, list[Round]] = {
         own_branches,
         own_rows_are_dropped,
         best_of_ones_own,
+        clusters,
+        line_search,
+        averaged_over_rounds,
     ],
     "statistics": [
         variance,
@@ -343,6 +483,22 @@ GROUPS: dict[str, list[Round]] = {
         mean_of_a_scan_per_client,
         a_release_is_public,
         low_precision,
+        reversed_clients,
+        weights_that_are_written_down,
+        groups_that_are_written_down,
+        rates_that_are_written_down,
+        lengths_that_are_written_down,
+        own_order,
+    ],
+    "loops over clients": [
+        gradients_in_a_loop,
+        running_mean,
+        running_mean_by_numbers,
+        begun_by_the_first,
+        who_takes_part,
+        who_counts_itself_in,
+        to_one_place,
+        to_ones_own_class,
     ],
 }
 MASKED: list[Round] = [
@@ -354,6 +510,7 @@ MASKED: list[Round] = [
     per_class,
     in_one_reshape,
     by_psum,
+    reversed_clients,
 ]
 
 
@@ -386,3 +543,12 @@ def test_masked_sums_are_the_same() -> None:
     fun = together(MASKED)
     run = federated(fun, clients="d", level="round", aggregate="secure")
     check(run(PARAMS, DATA, key=insecure_key(0)), jax.jit(fun)(PARAMS, DATA))
+
+
+def test_reversed_clients_drop_out_as_who_they_are() -> None:
+    def turned(d: Any) -> Any:
+        return jnp.sum(d["y"][::-1], 0)
+
+    there = jnp.array([True, True, False, True, False])
+    found = federated(turned, clients="d", level="round")(DATA, survivors=there)
+    np.testing.assert_allclose(found, DATA["y"][there].sum(0), rtol=2e-6)

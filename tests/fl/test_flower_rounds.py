@@ -23,7 +23,7 @@ from privjax.aggregation import (
     spdz,
 )
 from privjax.aggregation.remote import Step
-from privjax.errors import InputError, ProtocolError, UnsupportedError
+from privjax.errors import InputError, ProtocolError
 from privjax.prg import insecure_key
 from privjax.runtimes.flower import wire
 
@@ -288,14 +288,10 @@ REFUSED: dict[str, tuple[Callable[[Loopback], Any], Any, str]] = {
     "too many lost": (too_many_lost, ProtocolError, "nothing was unmasked"),
     "aggregators": (
         aggregators,
-        UnsupportedError,
-        r"spdz\(\).*3 aggregators.*one server here. secure_sum\(dropped=.*noise=",
+        InputError,
+        r"spdz\(\): its 3 aggregators.*fl.aggregators.*aggregators= to serve.*secure_sum",
     ),
-    "aggregators of a server": (
-        aggregators_of_a_server,
-        UnsupportedError,
-        "simulated rounds",
-    ),
+    "aggregators of a server": (aggregators_of_a_server, InputError, "aggregators= to"),
     "no goal": (no_goal, InputError, "goal=5"),
     "without delta": (without_delta, InputError, "delta="),
 }

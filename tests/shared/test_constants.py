@@ -100,6 +100,62 @@ def test_every_entry_of_a_constant_has_its_precision() -> None:
         np.testing.assert_allclose(a, x * c, rtol=2.0**-16, atol=2.0**-17)
 
 
+LARGE = np.float32([1e6, 3000.0, 1.0, -7.5, 0.01, 6e7])
+MIXED = np.float32([3000.0, 0.03, 7.0, 1e-3, 2.5e-4, 1e5])
+
+
+def _public_numbers(x: Any, n: Any, rate: Any, each: Any) -> dict[str, Any]:
+    return {
+        "quotient": x / n,
+        "inverse": x * (1 / n),
+        "rate": x * rate,
+        "rate of a product": (x[:5] * 1e-3) * (x[:5] * 1e-3) * rate,
+        "flags": (x > 0) * rate,
+        "flags by a constant": (x > 0) * 3e-5,
+        "count": (x > 0).astype(jnp.int32).sum() * rate,
+        "entries": x / each * 1e-3,
+        "constants": x / MIXED * 1e-3,
+        "weights": x[:5] @ np.full(5, 1e-4 / 3, np.float32),
+        "remainder": x % n,
+        "floor": x // n,
+        "remainder by a constant": x % np.float32(6.2831855),
+        "whole factor": jnp.floor(x[1:3]) * (x[4] / 3),
+    }
+
+
+@pytest.mark.parametrize("protocol", ["reference", "semi2k"])
+def test_public_numbers_have_their_precision(protocol: str) -> None:
+    """1 / n for a large n, and rates far below 1, known when called only."""
+    args = LARGE, np.int32(3000), np.float32(3e-4), MIXED
+    public = ("n", "rate", "each")
+    shared = fast.secret_shared(_public_numbers, protocol=protocol, public=public)
+    got = shared(*args)
+    with jax.enable_x64(True):
+        exact = (np.float64(a) if a.dtype == np.float32 else a for a in args)
+        want = _public_numbers(*exact)
+    for name, value in want.items():
+        a = np.asarray(got[name], np.float64)
+        np.testing.assert_allclose(a, value, rtol=2.0**-12, atol=2.0**-15, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "ring, bits, size",
+    [(32, 8, 2.0**13), (32, 13, 8.0), (64, 10, 2.0**40), (64, 28, 16.0)],
+)
+def test_constants_of_other_formats(ring: int, bits: int, size: float) -> None:
+    """Products by constants hold what the format holds."""
+
+    def fun(x: Any) -> list[Any]:
+        roots = jnp.abs(x / size) ** 1.5
+        return [x * 0.1, x / 3, x * 1.1, x / 7.3, jnp.mean(x), x * FACTORS[1], roots]
+
+    x = np.float32([1, -0.7, 0.31, 2.0**-6, -0.001]) * np.float32(size)
+    fp = privjax.FixedPoint(ring, bits)
+    got = fast.secret_shared(fun, protocol="reference", fixed_point=fp)(x)
+    for a, b in zip(got, fun(x), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2.0**-10, atol=2.0 ** (2 - bits))
+
+
 @pytest.mark.parametrize(
     "fun, silent",
     [

@@ -121,6 +121,37 @@ def test_semi2k_under_jit(name):
     close(jax.jit(lambda k, *a: shared(*a, key=k))(key, *args), plain)
 
 
+def positions(x, i):
+    """Where indices are public: beyond the ends, and after JAX has made them positive."""
+    words, flags = (4 * x).astype(np.int8), x > 0
+    slices = [(-11, 2), (5, -3), (-2, -9)]
+    return (
+        x.at[i].get(mode="fill", fill_value=2.5),
+        x.at[i].get(mode="drop"),
+        jnp.take(words, i, axis=0),
+        words.at[:, i].get(mode="fill", fill_value=-3),
+        flags.at[i].get(mode="fill", fill_value=False),
+        jnp.take(flags, i, axis=0) & flags[0],
+        jnp.take(words, i, axis=0) < 3,
+        [lax.dynamic_slice(x, s, (2, 3)) for s in slices],
+        [lax.dynamic_update_slice(x, x[:2, :2], s) for s in slices],
+        [lax.dynamic_slice(x, (i[k], s[1]), (2, 3)) for k, s in enumerate(slices)],
+    )
+
+
+POSITIONS = np.array([-9, 7, 5, -6, 2, -1], np.int32)
+
+
+@pytest.mark.parametrize("protocol", ["reference", "semi2k"])
+@pytest.mark.parametrize("known", [True, False])
+def test_public_positions(protocol, known):
+    """Known when compiled, or when called. NaN is 0."""
+    fun = (lambda x, i: positions(x, POSITIONS)) if known else positions
+    shared = fast.secret_shared(fun, protocol=protocol, public=("i",))
+    want = jax.tree.map(jnp.nan_to_num, jax.jit(positions)(X, POSITIONS))
+    close(shared(X, POSITIONS), want)
+
+
 def test_vmap():
     """Two lanes of rows that are looked up in one table."""
     fun = lambda table, i: table[i] + lax.cummax(table[:3], 0)[-1]  # noqa: E731

@@ -127,6 +127,13 @@ def test_recognised_under_transformations(name, x64):
     np.testing.assert_allclose(got, want, rtol=2e-5, atol=2e-5)
 
 
+def test_sinc():
+    x = np.concatenate([np.linspace(-6, 6, 49), [2.0**-18, -1e-3, 0.49, 0.51, 99]])
+    x = x.astype(np.float32)
+    got = fast.secret_shared(jnp.sinc)(x)
+    np.testing.assert_allclose(np.asarray(got), np.sinc(x), atol=2.0**-13)
+
+
 def test_a_users_function_of_the_same_name_is_left_alone():
     def expm(a):
         return a + 1

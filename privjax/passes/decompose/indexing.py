@@ -59,7 +59,7 @@ def gather(
 ) -> Any:
     """Secret indices: a product with one-hot vectors; 0 where JAX would fill with NaN."""
     drops = mode == Mode.FILL_OR_DROP
-    if drops and _filler(raw(x).dtype, fill_value) is None and raw(x).size:
+    if drops and filler(raw(x).dtype, fill_value) is None and raw(x).size:
         text = "an index out of bounds gives 0, where JAX gives NaN"
         cx.notes[f"{text}{cx.where()}"] = None
     if not isinstance(indices, Tainted):
@@ -67,7 +67,7 @@ def gather(
     layout = of_gather(raw(x), indices.array, dimension_numbers, slice_sizes)
     columns = columns_of(indices)
     outside = DROP if drops else CLIP
-    fill = _filler(raw(x).dtype, fill_value) if outside == DROP else None
+    fill = filler(raw(x).dtype, fill_value) if outside == DROP else None
 
     def gathered(x: Any, *columns: Any) -> Any:
         return _gathered(layout, x, columns, public_among(own), outside, fill)
@@ -76,7 +76,7 @@ def gather(
     return cx.apply(gathered, x, *columns)[0]
 
 
-def _filler(dtype: Any, value: Any) -> Any:
+def filler(dtype: Any, value: Any) -> Any:
     """What JAX puts where an index is out of bounds; None for NaN."""
     if jnp.issubdtype(dtype, jnp.floating):
         return None if value is None or np.isnan(value) else value
@@ -164,7 +164,7 @@ def dynamic_slice(cx: Any, x: Any, *starts: Any, slice_sizes: Any) -> Any:
         public, secret = values[: len(seen)], values[len(seen) :]
         first = at_axes([a for a in moving if a not in hidden], public, x.ndim)
         sizes = [shape[a] if a in hidden else n for a, n in enumerate(slice_sizes)]
-        x = lax.dynamic_slice(x, first, sizes)
+        x = lax.dynamic_slice(x, first, sizes, allow_negative_indices=False)
         if not hidden:
             return x
         layout = of_slice(x.shape, slice_sizes, hidden)

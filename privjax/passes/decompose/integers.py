@@ -27,7 +27,9 @@ def _signed(x: Any) -> bool:
 def _quotient(n: Any, d: Any) -> Any:
     """floor(n / d) of unsigned numbers; all ones where d is 0."""
     width = 8 * n.dtype.itemsize
-    if _is_constant(d) and int(d) > 0:
+    if _is_constant(d):
+        if int(d) == 0:
+            return jnp.full_like(n, np.iinfo(n.dtype).max)
         if int(d) & (int(d) - 1) == 0:
             return lax.shift_right_logical(n, n.dtype.type(int(d).bit_length() - 1))
         if width <= 32:
@@ -88,7 +90,7 @@ def _div(x: Any, y: Any) -> Any:
     if not _signed(x):
         return _quotient(x, y)
     q = lax.convert_element_type(_quotient(_magnitude(x), _unsigned(y)), x.dtype)
-    return jnp.where(_unequal_signs(x, y), lax.neg(q), q)
+    return jnp.where(_unequal_signs(x, y), lax.neg(q), q)  # x / 0 is -1
 
 
 def _unsigned(y: Any) -> Any:
@@ -101,8 +103,12 @@ def _unsigned(y: Any) -> Any:
 def _unequal_signs(x: Any, y: Any) -> Any:
     negative = lax.lt(x, jnp.zeros_like(x))
     if _is_constant(y):
+        if y == 0:
+            return jnp.zeros_like(negative)
         return jnp.logical_not(negative) if y < 0 else negative
-    return lax.bitwise_xor(negative, lax.lt(y, jnp.zeros_like(y)))
+    zero = jnp.zeros_like(y)
+    unequal = lax.bitwise_xor(negative, lax.lt(y, zero))
+    return lax.bitwise_and(unequal, lax.ne(y, zero))
 
 
 def _rem(x: Any, y: Any) -> Any:
@@ -112,10 +118,15 @@ def _rem(x: Any, y: Any) -> Any:
 
 
 def _real_rem(x: Any, y: Any) -> Any:
-    """As C's fmod. The quotient is within one of the right one below 2^14."""
+    """As C's fmod, for |x / y| < 2^26: the second quotient is within one of the right one.
+
+    A quotient errs by 2^-14 of itself at most.
+    """
     x, y = jnp.broadcast_arrays(x, y)
     a, b = lax.abs(x), lax.abs(y)
-    rest = lax.sub(a, lax.mul(b, lax.floor(lax.div(a, b))))
+    rest = a
+    for _ in range(2):
+        rest = lax.sub(rest, lax.mul(b, lax.floor(lax.div(rest, b))))
     rest = jnp.where(lax.lt(rest, jnp.zeros_like(rest)), lax.add(rest, b), rest)
     rest = jnp.where(lax.ge(rest, b), lax.sub(rest, b), rest)
     return jnp.where(lax.lt(x, jnp.zeros_like(x)), lax.neg(rest), rest)

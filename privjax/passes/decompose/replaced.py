@@ -45,6 +45,9 @@ _TAYLOR = 7
 
 _FAR = 2.0**13 - 1  # half of its square still fits
 
+# sinc: where its quotient takes over from Taylor's polynomial, and the degree of that.
+_NEAR, _EVEN = 0.5, 6
+
 # bessel_jn: points of the trapezoidal rule on the circle, in a quarter of it.
 _QUARTER = 32
 
@@ -91,6 +94,19 @@ def log_ndtr(x: Any) -> Any:
     left = lax.log(t) - 0.5 * y * y + (_polynomial(_tail(), t) - math.log(2))
     right = lax.log(0.5 + 0.5 * lax.erf(lax.max(x, jnp.zeros_like(x)) / math.sqrt(2)))
     return jnp.where(x > 0, right, left)
+
+
+def sinc(x: Any) -> Any:
+    """sin(pi x) / (pi x), 1 at 0, within 2^-13: a polynomial where the quotient is bad."""
+    square = (lax.min(lax.max(x, -_like(x, _NEAR)), _like(x, _NEAR)) * math.pi) ** 2
+    signs = [(-1) ** k / math.factorial(2 * k + 1) for k in range(_EVEN)]
+    near = jnp.abs(x) < _NEAR
+    angle = jnp.where(near, 1.0, x * math.pi)
+    return jnp.where(near, _polynomial(signs, square), lax.div(lax.sin(angle), angle))
+
+
+def _like(x: Any, value: float) -> Any:
+    return jnp.full_like(x, value)
 
 
 def bessel_jn(z: Any, *, v: int) -> Any:
@@ -200,6 +216,12 @@ KNOWN: dict[str, Known] = {
         lambda _: log_ndtr,
         0,
         "left of -4 it takes the logarithm of numbers below resolution",
+    ),
+    "sinc": Known(
+        lambda _: jnp.sinc,
+        lambda _: sinc,
+        0,
+        "near 0 it divides what has few bits left",
     ),
     "bessel_jn": Known(
         lambda shape: partial(jax.scipy.special.bessel_jn, v=_order(shape)),

@@ -362,9 +362,9 @@ def dynamic_update_slice(cx: Any, x: Any, update: Any, *starts: Any) -> Any:
         if hidden and update.size:
             block = [shape[a] if a in hidden else n for a, n in enumerate(sizes)]
             layout = of_slice(tuple(block), sizes, hidden)
-            inner = lax.dynamic_slice(x, first, block)
+            inner = lax.dynamic_slice(x, first, block, allow_negative_indices=False)
             update = _written(layout, inner, secret, update, None, True, CLIP)
-        return lax.dynamic_update_slice(x, update, first)
+        return lax.dynamic_update_slice(x, update, first, allow_negative_indices=False)
 
     return cx.apply(updated, x, update, *seen, *(starts[a] for a in hidden))[0]
 

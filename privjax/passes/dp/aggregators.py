@@ -7,6 +7,7 @@ runs the equation for each unit alone (its axis kept, at size 1) under `vmap`.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import jax
@@ -79,7 +80,10 @@ def dot_general(eqn: Any, values: Sequence[Array], states: Sequence[State]) -> S
     side = next(i for i in (0, 1) if isinstance(states[i], PerUnit))
     mine = states[side]
     assert isinstance(mine, PerUnit)
-    partner = dict(zip(contracted[side], contracted[1 - side], strict=True))
+    pairs = [
+        zip(axes[side], axes[1 - side], strict=True) for axes in (contracted, batch)
+    ]
+    partner = dict(chain(*pairs))
     moved = tuple(
         d if d.axis is None else replace(d, axis=partner[d.axis]) for d in mine.digits
     )
@@ -201,6 +205,9 @@ def scatter_add(eqn: Any, values: Sequence[Array], states: Sequence[State]) -> S
     )
     both = [mine, partner] if side == 1 else [partner, mine]
     table = values[0].shape
+    places = {batch[a] if side == 2 else a for a in n.scatter_indices_batching_dims}
+    if places & set(mine.axes):
+        return _tables_apart(eqn, values, both, len(batch))
     rows_of_a_table = (
         n.scatter_dims_to_operand_dims == n.inserted_window_dims == (0,)
         and not n.operand_batching_dims
@@ -224,6 +231,35 @@ def scatter_add(eqn: Any, values: Sequence[Array], states: Sequence[State]) -> S
     return Summed((term,))
 
 
+def _tables_apart(
+    eqn: Any, values: Sequence[Array], states: Sequence[PerUnit], batch: int
+) -> Summed:
+    """Rows added to one table for each micro-batch: [1, rows, ...] of a unit's own."""
+    n, table = eqn.params["dimension_numbers"], values[0].shape[1:]
+    usual = (
+        n.operand_batching_dims == n.scatter_indices_batching_dims == (0,)
+        and n.scatter_dims_to_operand_dims == n.inserted_window_dims == (1,)
+        and n.update_window_dims == tuple(range(batch, values[2].ndim))
+        and values[2].shape[batch:] == table[1:]
+        and eqn.params["mode"] != lax.GatherScatterMode.CLIP
+    )
+    ids, updates = (
+        split_units(x, s.digits) for x, s in zip(values[1:], states, strict=True)
+    )
+    dtype, digits = eqn.outvars[0].aval.dtype, resolved(states[0].digits)
+    if usual:
+        ids = ids.reshape(ids.shape[0], -1)
+        flat = (table[0], math.prod(table[1:]))
+        updates = updates.reshape(*ids.shape, flat[1])
+        term: Lookup = Lookup(ids, updates, flat, dtype, (), digits)
+        return Summed((term.mapped(Permuted((0, 1), (1, *table))),))
+    at = n.operand_batching_dims
+    one = tuple(1 if a in at else k for a, k in enumerate(values[0].shape))
+    zeros = jnp.zeros(one, dtype)
+    run = jax.vmap(lambda i, u: _compat.bind(eqn, [zeros, i, u])[0])
+    return Summed((Rows(run(ids, updates), (), digits),))
+
+
 def _aligned(states: Sequence[State], axes: Sequence[int]) -> list[State]:
     """Both operands of a contraction as per unit, also if one is public."""
     mine = next(s for s in states if isinstance(s, PerUnit))
@@ -238,6 +274,23 @@ def _aligned(states: Sequence[State], axes: Sequence[int]) -> list[State]:
         )
         for s, axis in zip(states, axes, strict=True)
     ]
+
+
+def remaining(eqn: Any, states: Sequence[State]) -> int:
+    """Which digit of the unit index the equation keeps while it sums over the others."""
+    side = next(k for k, s in enumerate(states) if isinstance(s, PerUnit) and s.axes)
+    state, p = states[side], eqn.params
+    assert isinstance(state, PerUnit)
+    if eqn.primitive.name == "dot_general":
+        kept = set(p["dimension_numbers"][1][side])
+    elif eqn.primitive.name == "scatter-add":
+        n, rank = p["dimension_numbers"], eqn.invars[2].aval.ndim
+        batch = [a for a in range(rank) if a not in n.update_window_dims]
+        paired = n.scatter_indices_batching_dims
+        kept = set(paired) if side == 1 else {batch[a] for a in paired}
+    else:
+        kept = set(state.axes) - set(p["axes"])
+    return next(k for k, d in enumerate(state.digits) if d.axis in kept)
 
 
 Aggregator = Callable[[Any, Sequence[Array], Sequence[State]], Summed]

@@ -91,6 +91,7 @@ def clip(
     s, owners, mask = settings, settings.owners, settings.mask
     if owners is not None and mask is not None:
         owners, mask = _nobodys(owners, mask), None
+    values = [v.whole() for v in values]
     live = [v for v in values if v.terms]
     squares = {id(v): safe_sqnorm(v, owners) for v in live}
     total = sum(list(squares.values())[1:], next(iter(squares.values())))

@@ -11,9 +11,10 @@ from privjax import _compat
 from privjax._typing import Array
 from privjax.core.labels import Labels
 from privjax.errors import UnsupportedError
-from privjax.passes.dp.aggregators import AGGREGATORS, resolved
+from privjax.passes.dp.aggregators import AGGREGATORS, remaining, resolved
+from privjax.passes.dp.apart import Apart
 from privjax.passes.dp.maps import Map
-from privjax.passes.dp.summed import Summed, added
+from privjax.passes.dp.summed import NotAdditive, Summed, added
 from privjax.passes.dp.terms import Rows
 from privjax.passes.units import constants
 from privjax.passes.units.states import PerUnit, State, Sum
@@ -82,7 +83,13 @@ class Evaluator:
                 raise UnsupportedError(
                     f"`{name}` ({line}) sums over units in a way that has no rule here."
                 )
-            return [AGGREGATORS[name](eqn, values, states)]
+            part = next(s.part for s in states if isinstance(s, PerUnit) and s.axes)
+            found = AGGREGATORS[name](eqn, values, states).within(part)
+            return [placed(eqn, found, states)]
+        if name == "select_n" and isinstance(states[0], PerUnit):
+            atom = eqn.invars[0]
+            which = self.scalars[atom] if atom in self.scalars else values[0]
+            return [chosen(which, values[1:])]
         values = [
             one_unit(v, s) if isinstance(s, PerUnit) else v
             for v, s in zip(values, states, strict=True)
@@ -98,6 +105,11 @@ class Evaluator:
             # narrower type would move it by more than its sensitivity.
             kept = _kind(eqn.invars[0]) == _kind(eqn.outvars[0])
             return [sums[0]] if kept else self.by_rows(eqn, values)
+        if name == "reduce_sum":
+            terms = [t for v in sums for t in v.terms]
+            axes, shape = tuple(eqn.params["axes"]), eqn.outvars[0].aval.shape
+            if all(isinstance(t, Apart) and (t.axis,) == axes for t in terms):
+                return [added([t.together(shape) for t in terms])]
         if name in ISOMETRIES:
             return [sums[0].mapped(Map(eqn))]
         if name in ("add", "add_any"):  # what is no sum is zero
@@ -121,14 +133,17 @@ class Evaluator:
 
     def by_rows(self, eqn: Any, values: Sequence[Value]) -> list[Value]:
         """The general way: the equation on the contributions of each unit."""
-        digits = next(v for v in values if isinstance(v, Summed)).digits
+        sums = [v for v in values if isinstance(v, Summed)]
+        if len({t.part for v in sums for t in v.terms}) > 1:
+            values = [v.whole() if isinstance(v, Summed) else v for v in values]
+        first = next(v for v in values if isinstance(v, Summed))
         axes = [0 if isinstance(v, Summed) else None for v in values]
         operands = [
             v.rows().astype(atom.aval.dtype) if isinstance(v, Summed) else v
             for v, atom in zip(values, eqn.invars, strict=True)
         ]
         out = jax.vmap(lambda *xs: _compat.bind(eqn, xs), in_axes=axes)(*operands)
-        return [Summed((Rows(x, (), digits),)) for x in out]
+        return [Summed((Rows(x, (), first.digits, first.part),)) for x in out]
 
 
 def is_plain(value: Value) -> bool:
@@ -143,13 +158,54 @@ def _kind(atom: Any) -> Any:
 
 def one_unit(x: Array, state: PerUnit) -> Summed:
     """The value of the unit that a loop is at, as a sum of one contribution."""
-    return Summed((Rows(x[None], (), resolved(state.digits)),))
+    return Summed((Rows(x[None], (), resolved(state.digits), state.part),))
+
+
+def chosen(which: Array, cases: Sequence[Summed]) -> Summed:
+    """What is added to a loop's carry where the step's unit says which.
+
+    The cases are the same carry, each with terms of its own.
+    """
+    carried = cases[0].carried
+    if any(c.carried != carried for c in cases):
+        raise NotAdditive
+    parts = []
+    for k, case in enumerate(cases):
+        mine = which == k
+        if which.ndim == 0:
+            keep = lambda x, mine=mine: jnp.where(mine, x, jnp.zeros((), x.dtype))  # noqa: E731
+            parts.append(Summed(tuple(t.each(keep) for t in case.terms)))
+        elif case.terms:
+            rows = Summed(case.terms).rows()
+            rows = jnp.where(mine, rows, jnp.zeros((), rows.dtype))
+            parts.append(Summed((Rows(rows, (), case.digits, case.part),)))
+    return Summed(added(parts).terms, carried)
+
+
+def placed(eqn: Any, value: Summed, states: Sequence[State]) -> Summed:
+    """Sums over some digits of the unit index, at places that another one numbers."""
+    shape = eqn.outvars[0].aval.shape
+    rows = jax.eval_shape(lambda terms: Summed(terms).rows(), value.terms)
+    ones = rows.shape[1:]
+    if ones == shape:
+        return value
+    ((axis, size),) = [
+        (a, new)
+        for a, (old, new) in enumerate(zip(ones, shape, strict=True))
+        if old != new
+    ]
+    at = remaining(eqn, states)
+    placed = Apart(value, axis, size, at)
+    if value.part is not None:
+        return Summed((placed.dense(),)).within(value.part)
+    return Summed((placed,))
 
 
 def plain(value: Value, atom: Any) -> Array:
     """A sum without clipping: only what the user declassifies is ever used so."""
     if not isinstance(value, Summed):
         return value
+    value = value.whole()
     units = value.terms[0].units
     return value.weighted(jnp.ones(units), jnp.ones(units, bool)).astype(
         atom.aval.dtype

@@ -19,10 +19,13 @@ from privjax import _compat
 from privjax._typing import Array
 from privjax.core.labels import Labels
 from privjax.errors import UnsupportedError
+from privjax.passes.dp.aggregators import resolved
+from privjax.passes.dp.apart import Apart
 from privjax.passes.dp.evaluate import CONTROL, Evaluator, Value, run_body
+from privjax.passes.dp.maps import Permuted
 from privjax.passes.dp.summed import NotAdditive, Summed, added
 from privjax.passes.dp.terms import Lookup, Rows, Term
-from privjax.passes.units.states import Digit, PerUnit, Sum
+from privjax.passes.units.states import Digit, Part, PerUnit, Sum
 
 
 def scan(ev: Evaluator, index: int, eqn: Any, values: Sequence[Value]) -> list[Value]:
@@ -51,8 +54,8 @@ def _adding_scan(
             if not isinstance(out[k], Summed) or out[k].carried != (k,):
                 raise NotAdditive
         kept = [None if k in sums else out[k] for k in range(n_carry)]
-        terms = [out[k].terms for k in sums]
-        ys = [y.terms if isinstance(y, Summed) else y for y in out[n_carry:]]
+        terms = [_plain_terms(out[k]) for k in sums]
+        ys = [_plain_terms(y) if isinstance(y, Summed) else y for y in out[n_carry:]]
         if any(isinstance(y, Summed) and y.carried for y in out[n_carry:]):
             raise NotAdditive
         return kept, (terms, ys)
@@ -77,7 +80,7 @@ def _carrying_scan(
 ) -> list[Value]:
     """Sums are carried as the contributions of all units."""
     body, n_consts, n_carry, sums = _parts(eqn, labels)
-    units, digits = _units(labels)
+    units, digits, part = _units(labels)
     if any(d.loop == id(eqn) for d in digits):
         raise UnsupportedError(
             f"`scan`{_where(eqn)} runs over units and does more with a sum over them "
@@ -90,9 +93,11 @@ def _carrying_scan(
         _rows(v, units, shapes[n_consts + k]) if k in sums else v
         for k, v in enumerate(carry)
     ]
-    wrap = lambda x: Summed((Rows(x, (), digits),))  # noqa: E731
+    wrap = lambda x: Summed((Rows(x, (), digits, part),))  # noqa: E731
     summed_xs = [isinstance(x, Summed) for x in xs]
-    xs = [jnp.moveaxis(x.rows(), 1, 0) if isinstance(x, Summed) else x for x in xs]
+    xs = [
+        jnp.moveaxis(x.whole().rows(), 1, 0) if isinstance(x, Summed) else x for x in xs
+    ]
 
     def step(carry: Any, xs: Any) -> Any:
         full = [wrap(x) if k in sums else x for k, x in enumerate(carry)]
@@ -102,7 +107,9 @@ def _carrying_scan(
             _rows(x, units, shapes[n_consts + k]) if k in sums else x
             for k, x in enumerate(out[:n_carry])
         ]
-        return kept, [y.rows() if isinstance(y, Summed) else y for y in out[n_carry:]]
+        return kept, [
+            y.whole().rows() if isinstance(y, Summed) else y for y in out[n_carry:]
+        ]
 
     carry, ys = _scan(eqn, step, init, xs)
     out = [wrap(x) if k in sums else x for k, x in enumerate(carry)]
@@ -118,11 +125,11 @@ def while_loop(
     """Sums are carried as the contributions of all units."""
     test, body = ev.labels.below[index]
     nc, nb = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
-    units, digits = _units(body)
+    units, digits, part = _units(body)
     carry = values[nc + nb :]
     invars = _compat.open_jaxpr(eqn.params["body_jaxpr"])[0].invars[nb:]
     sums = [k for k, v in enumerate(invars) if isinstance(body[v], Sum)]
-    wrap = lambda x: Summed((Rows(x, (), digits),))  # noqa: E731
+    wrap = lambda x: Summed((Rows(x, (), digits, part),))  # noqa: E731
     pack = lambda vs: [  # noqa: E731
         _rows(v, units, invars[k].aval) if k in sums else v for k, v in enumerate(vs)
     ]
@@ -140,29 +147,55 @@ def while_loop(
 
 
 def cond(ev: Evaluator, index: int, eqn: Any, values: Sequence[Value]) -> list[Value]:
-    """A public choice between programs; sums pass as contributions."""
+    """A choice between programs, public or of one unit; sums pass as contributions.
+
+    A carry of the loop around, to which all branches only add, passes by.
+    """
     which, operands = values[0], values[1:]
     below = ev.labels.below[index]
-    units, digits = next(found for x in (ev.labels, *below) if (found := _units(x))[0])
-    wrap = lambda x: Summed((Rows(x, (), digits),))  # noqa: E731
+    units, digits, part = next(
+        found for x in (ev.labels, *below) if (found := _units(x))[0]
+    )
+    wrap = lambda x: Summed((Rows(x, (), digits, part),))  # noqa: E731
     summed = [isinstance(v, Summed) for v in operands]
     sums = [isinstance(ev.state(v), Sum) for v in eqn.outvars]
+    passed: list[list[tuple[int, ...]]] = []
 
     def branch(k: int) -> Any:
         def run(*xs: Any) -> Any:
-            inputs = [wrap(x) if s else x for x, s in zip(xs, summed, strict=True)]
+            inputs = [
+                Summed(wrap(x).terms if v.terms else (), v.carried) if s else x
+                for x, v, s in zip(xs, operands, summed, strict=True)
+            ]
             out, _ = run_body(eqn.params["branches"][k], below[k], inputs)
+            passed.append([x.carried if isinstance(x, Summed) else () for x in out])
             return [
-                _rows(x, units, v.aval) if s else x
+                _rows(
+                    replace(x, carried=()) if isinstance(x, Summed) else x,
+                    units,
+                    v.aval,
+                )
+                if s
+                else x
                 for x, s, v in zip(out, sums, eqn.outvars, strict=True)
             ]
 
         return run
 
-    flat = [v.rows() if isinstance(v, Summed) else v for v in operands]
+    flat = [
+        (Summed(v.terms).whole().rows() if v.terms else jnp.zeros(()))
+        if isinstance(v, Summed)
+        else v
+        for v in operands
+    ]
     branches = [branch(k) for k in range(len(eqn.params["branches"]))]
     out = lax.switch(which, branches, *flat)
-    return [wrap(x) if s else x for x, s in zip(out, sums, strict=True)]
+    if any(p != passed[0] for p in passed):
+        raise NotAdditive
+    return [
+        replace(wrap(x), carried=c) if s else x
+        for x, s, c in zip(out, sums, passed[0], strict=True)
+    ]
 
 
 CONTROL.update({"scan": scan, "while": while_loop, "cond": cond})
@@ -184,20 +217,29 @@ def _parts(eqn: Any, labels: Labels) -> tuple[Any, int, int, list[int]]:
     return body, n_consts, n_carry, sums
 
 
-def _units(labels: Labels) -> tuple[int, tuple[Digit, ...]]:
-    """How many units the values of a scope are about, and their digits."""
+def _units(labels: Labels) -> tuple[int, tuple[Digit, ...], Part | None]:
+    """How many units the sums of a scope are about, their digits, and which they are.
+
+    All units, also where a slice is worked on, but in a loop over that slice.
+    """
     for state in labels.of.values():
         if isinstance(state, PerUnit):
-            digits = tuple(replace(d, axis=None, inner=1) for d in state.digits)
-            return state.units, digits
-    return 0, ()
+            if state.part is not None and not any(d.loop for d in state.digits):
+                return state.part.total, (Digit(None, state.part.total),), None
+            return state.units, resolved(state.digits), state.part
+    return 0, (), None
 
 
 def _rows(value: Value, units: int, aval: Any) -> Array:
     """A sum's contributions; what is no sum is zero."""
     if isinstance(value, Summed) and value.terms:
-        return value.rows().astype(aval.dtype)
+        return value.whole().rows().astype(aval.dtype)
     return jnp.zeros((units, *aval.shape), aval.dtype)
+
+
+def _plain_terms(value: Summed) -> tuple[Any, ...]:
+    """Terms that are arrays, and can leave a loop's body."""
+    return tuple(t.dense() if isinstance(t, Apart) else t for t in value.terms)
 
 
 def _over_steps(term: Term, loop: int) -> Term:
@@ -224,20 +266,21 @@ def _more_units(term: Term, at: int) -> Term:
     return replace(term.each(merge), digits=tuple(digits))
 
 
-def _per_step(term: Term, loop: int) -> Term:
+def _per_step(term: Term, loop: int) -> Any:
     """A term stacked along axis 0, where the loop's results are kept for each step."""
-    maps = tuple(m.lifted() for m in term.maps)
     at = _digit(term, loop)
     if at is not None:  # units of its own in every step: they add to that place alone
-        x = jax.vmap(lambda t: t.unmapped())(term)
-        place = jnp.eye(x.shape[0], dtype=bool)[:, None, :]
-        place = place.reshape(*place.shape, *[1] * (x.ndim - 2))
-        return _more_units(
-            Rows(jnp.where(place, x[:, :, None], 0), maps, term.digits), at
-        )
+        shape = jax.eval_shape(jax.vmap(lambda t: t.rows()), term).shape
+        steps, one = shape[0], (1, *shape[2:])
+        order = tuple(range(len(one) - 1))
+        more = _more_units(term, at).mapped(Permuted(order, one))
+        found = Apart(Summed((more,)), 0, steps, at)
+        return found if term.part is None else replace(found.dense(), part=term.part)
+    maps = tuple(m.lifted() for m in term.maps)
     if isinstance(term, Lookup):
         each = jax.vmap(lambda ids, b: replace(term, ids=ids, b=b, maps=()).rows())
-        return Rows(jnp.moveaxis(each(term.ids, term.b), 0, 1), maps, term.digits)
+        x = jnp.moveaxis(each(term.ids, term.b), 0, 1)
+        return Rows(x, maps, term.digits, term.part)
     if isinstance(term, Rows):
         return replace(term, x=jnp.moveaxis(term.x, 0, 1), maps=maps)
     steps = term.a.shape[0]

@@ -11,6 +11,7 @@ from jax import lax
 
 from privjax.core import control
 from privjax.core.interpret import Interpreter, mentions, run
+from privjax.passes.dp.rolled import over_slices
 from privjax.passes.simplify import CALLS, REMAT, dce, retrace
 
 
@@ -43,7 +44,7 @@ class _Splice(Interpreter):
 
 
 def prepare(closed: Any) -> Any:
-    """`closed` without calls and without dead code."""
+    """`closed` without calls and dead code, with loops over slices that they count."""
     if mentions(closed, _Splice.markers):
         closed = retrace(closed, lambda *xs: run(_Splice(), closed, xs))
-    return dce(closed)
+    return dce(over_slices(dce(closed)))

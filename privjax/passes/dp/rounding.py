@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privjax._typing import Array
+from privjax.passes.dp.apart import Apart
 from privjax.passes.dp.maps import square_sum
 from privjax.passes.dp.summed import Owners, Summed
 from privjax.passes.dp.terms import Lookup, Rows, Term
@@ -27,6 +28,8 @@ _BELIEVED = 64
 
 def safe_sqnorm(value: Summed, owners: Owners | None = None) -> Array:
     """The squared norms of the units' contributions, not less than they are: [units]."""
+    if owners is None and len(value.terms) == 1 and isinstance(value.terms[0], Apart):
+        return safe_sqnorm(value.terms[0].inner)
     total = value.sqnorm(owners)
     parts = _parts(value, owners)
     if parts is None:
@@ -42,13 +45,13 @@ def _parts(value: Summed, owners: Owners | None) -> tuple[Array, Array | int] | 
 
     None where the contribution itself is at hand.
     """
-    materialised = "_unmapped" in value.__dict__
+    contributions = value.materialised
     if owners is None:
-        if materialised or sum(map(_length, value.terms)) == 1:
+        if contributions is not None or sum(map(_length, value.terms)) == 1:
             return None
         return _all_squares(value), sum(map(_length, value.terms))
-    if materialised:
-        rows, length = square_sum(value.__dict__["_unmapped"][0]), 1
+    if contributions is not None:
+        rows, length = square_sum(contributions), 1
     else:
         rows = _all_squares(value)
         length = sum(map(_length, value.terms))

@@ -13,7 +13,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -21,8 +21,8 @@ import jax.numpy as jnp
 
 from privjax._typing import Array
 from privjax.passes.dp.maps import Map, Maps, Permuted, square_sum, tensordot, through
-from privjax.passes.dp.terms import TOUCHED, Lookup, Product, Term
-from privjax.passes.units.states import Digit
+from privjax.passes.dp.terms import TOUCHED, Lookup, Product
+from privjax.passes.units.states import Digit, Part
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +58,11 @@ class NotAdditive(Exception):
 class Summed:
     """A sum over units: the terms added up.
 
-    `carried` are the numbers of a loop's carries that are part of it, untouched.
+    `terms` are those of terms.py and apart.py; `carried` are the numbers of a loop's
+    carries that are part of it, untouched.
     """
 
-    terms: tuple[Term, ...]
+    terms: tuple[Any, ...]
     carried: tuple[int, ...] = ()
 
     @property
@@ -90,7 +91,7 @@ class Summed:
         """sum_u weights[u] * contribution[u] over the units where `keep` is true."""
         if owners is not None:
             weights, keep = owners.spread(weights), owners.spread(keep)
-        if "_unmapped" in self.__dict__:
+        if self.materialised is not None:
             rows, maps = self._unmapped
             return through(maps, tensordot(weights, keep, rows))
         parts = [t.weighted(weights, keep) for t in self.terms]
@@ -98,7 +99,7 @@ class Summed:
 
     def rows(self) -> Array:
         """The contributions of all rows: [rows, ...]."""
-        if self.carried:
+        if self.carried or any(t.part != self.part for t in self.terms):
             raise NotAdditive
         return functools.reduce(operator.add, [t.rows() for t in self.terms])
 
@@ -112,6 +113,29 @@ class Summed:
         if any(t.maps != maps for t in self.terms):
             return self.rows(), ()
         return functools.reduce(operator.add, [t.unmapped() for t in self.terms]), maps
+
+    @property
+    def materialised(self) -> Array | None:
+        """The contributions before their maps, if they have been worked out already."""
+        known = self.__dict__.get("_unmapped")
+        return None if known is None else known[0]
+
+    def whole(self) -> "Summed":
+        """Of all units, where some terms have those of a slice."""
+        if not any(t.partial for t in self.terms):
+            return self
+        terms = [t.whole() if t.partial else t for t in self.terms]
+        return replace(added([Summed((t,)) for t in terms]), carried=self.carried)
+
+    def within(self, part: Part | None) -> "Summed":
+        """Of the units of a part."""
+        if part is None:
+            return self
+        return replace(self, terms=tuple(replace(t, part=part) for t in self.terms))
+
+    @property
+    def part(self) -> Part | None:
+        return self.terms[0].part if self.terms else None
 
     def scaled(self, factor: Array) -> "Summed":
         return self._each(lambda t: t.scaled(factor))
@@ -131,14 +155,14 @@ class Summed:
         if not self._has_kernel():
             return True
         rows = self.units
-        lengths = [t.length for t in self.terms]  # type: ignore[union-attr]
-        costs = [t.costs() for t in self.terms]  # type: ignore[union-attr]
+        lengths = [t.length for t in self.terms]
+        costs = [t.costs() for t in self.terms]
         pairs = sum(kernel for kernel, _, _ in costs)
         if len(self.terms) == 2:
-            pairs += math.prod(lengths) * (self.terms[1].b.shape[-1] + 1)  # type: ignore[union-attr]
+            pairs += math.prod(lengths) * (self.terms[1].b.shape[-1] + 1)
         if owners is not None:
             pairs *= rows
-        size = math.prod(self.terms[0].shape)  # type: ignore[union-attr]
+        size = math.prod(self.terms[0].shape)
         dense = sum(row for _, row, _ in costs) + TOUCHED * size
         return pairs + sum(finish for _, _, finish in costs) > dense
 
@@ -195,8 +219,28 @@ def added(values: Sequence[Summed]) -> Summed:
             terms.append(term)
         else:
             terms[like] = terms[like].joined(term)
+    if any(t.partial for t in terms):
+        terms = _of_more_units(terms)
     return Summed(tuple(terms), tuple(k for v in values for k in v.carried))
 
 
+def _of_more_units(terms: Sequence[Any]) -> list[Any]:
+    """Terms of different slices of the units side by side, as far as that goes."""
+    found: list[Any] = []
+    for term in terms:
+        for k, other in enumerate(found):
+            both = other.beside(term)
+            if both is not None:
+                found[k] = both
+                break
+        else:
+            found.append(term)
+    if len(found) == len(terms):
+        return found
+    return list(added([Summed((t,)) for t in found]).terms)
+
+
 def _alike(a: Any, b: Any) -> bool:
+    if a.part != b.part:
+        return False
     return a.maps == b.maps and a.digits == b.digits and a.like(b)

@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from privjax._typing import Array
@@ -36,7 +37,7 @@ from privjax.passes.dp.maps import (
     through,
     wide,
 )
-from privjax.passes.units.states import Digit
+from privjax.passes.units.states import Digit, Part
 
 
 class _Term:
@@ -46,6 +47,7 @@ class _Term:
     scalable: str
     maps: Maps
     digits: tuple[Digit, ...]
+    part: Part | None
 
     @property
     def units(self) -> int:
@@ -56,6 +58,46 @@ class _Term:
         return replace(
             self,  # type: ignore[type-var]
             **{name: change(getattr(self, name)) for name in self.arrays},
+        )
+
+    @property
+    def partial(self) -> bool:
+        """Whether it has some of the units, and no loop over them is running."""
+        return self.part is not None and not any(d.loop for d in self.digits)
+
+    def whole(self) -> Any:
+        """With all units, of which the others contribute zero."""
+        assert self.part is not None
+        total, numbers = self.part.total, self.part.numbers
+        fill = lambda x: jnp.zeros((total, *x.shape[1:]), x.dtype).at[numbers].set(x)  # noqa: E731
+        return replace(self.each(fill), digits=(Digit(None, total),), part=None)
+
+    def beside(self, other: Any) -> Any:
+        """Both as one, where they are alike and of different units; else None."""
+        if type(self) is not type(other) or not (self.partial and other.partial):
+            return None
+        (mine, tree), (theirs, other_tree) = map(_unnumbered, (self, other))
+        alike = tree == other_tree and all(
+            x.shape[1:] == y.shape[1:] and x.dtype == y.dtype
+            for x, y in zip(mine, theirs, strict=True)
+        )
+        assert self.part is not None and other.part is not None
+        part = Part((*self.part.rows, *other.part.rows), self.part.total)
+        numbers = part.numbers
+        if not alike or len(np.unique(numbers)) < len(numbers):
+            return None
+        every = len(numbers) == part.total
+        inorder = every and bool((np.diff(numbers) > 0).all())
+
+        def joined(x: Array, y: Array) -> Array:
+            both = jnp.concatenate([x, y])
+            return both[np.argsort(numbers)] if every and not inorder else both
+
+        leaves = [joined(x, y) for x, y in zip(mine, theirs, strict=True)]
+        return replace(
+            jax.tree.unflatten(tree, leaves),
+            digits=(Digit(None, len(numbers)),),
+            part=None if every else part,
         )
 
     def unmapped(self) -> Array:
@@ -78,11 +120,16 @@ class _Term:
         return replace(self, **{self.scalable: x * factor.astype(x.dtype)})  # type: ignore[type-var]
 
 
+def _unnumbered(term: Any) -> tuple[list[Any], Any]:
+    """A term's arrays, and all else but which units they are of."""
+    return jax.tree.flatten(replace(term, part=None, digits=()))
+
+
 def _pytree(data: list[str], meta: list[str]) -> Any:
     return functools.partial(
         jax.tree_util.register_dataclass,
         data_fields=data,
-        meta_fields=[*meta, "maps", "digits"],
+        meta_fields=[*meta, "maps", "digits", "part"],
     )
 
 
@@ -101,6 +148,7 @@ class Product(_Term):
     precision: Any
     maps: Maps
     digits: tuple[Digit, ...]
+    part: Part | None = None
 
     arrays = ("a", "b")
 
@@ -229,6 +277,7 @@ class Lookup(_Term):
     dtype: Any
     maps: Maps
     digits: tuple[Digit, ...]
+    part: Part | None = None
 
     arrays = ("ids", "b")
     scalable = "b"
@@ -308,6 +357,7 @@ class Rows(_Term):
     x: Array
     maps: Maps
     digits: tuple[Digit, ...]
+    part: Part | None = None
 
     arrays = ("x",)
     scalable = "x"

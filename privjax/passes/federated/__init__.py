@@ -1,8 +1,9 @@
 """The federated pass: only sums over clients leave them.
 
 `client.py` maps one client's program over clients, `round.py` verifies a program that
-is already written over the clients axis and finds where it sums over them, `survivors.py`
-leaves out the clients that dropped out.
+is already written over the clients axis and finds where it sums over them: `loops.py` asks
+what loops over clients carry, `places.py` whether constants (`known.py`) pick one client.
+`survivors.py` leaves out the clients that dropped out.
 """
 
 from privjax.passes.federated.client import (
@@ -10,6 +11,7 @@ from privjax.passes.federated.client import (
     choose_strategy,
     client_program,
     mean_over_clients,
+    one_client_alone,
     output_name,
 )
 from privjax.passes.federated.round import RoundProgram, round_program
@@ -22,6 +24,7 @@ __all__ = [
     "choose_strategy",
     "client_program",
     "mean_over_clients",
+    "one_client_alone",
     "output_name",
     "round_program",
 ]

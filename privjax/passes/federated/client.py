@@ -6,7 +6,9 @@ not depend on any client's data leave it. So the structure itself guarantees tha
 sums cross, and the check is the dependence analysis below.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +20,8 @@ from jax.extend.core import jaxpr_as_fun
 from privjax import _compat
 from privjax._typing import Array
 from privjax.core.labels import Analysis, infer
-from privjax.core.trace import Traced
-from privjax.errors import InputError, LeakError
+from privjax.core.trace import Traced, line_of
+from privjax.errors import InputError, LeakError, UnsupportedError
 from privjax.passes.federated.sequence import gathered
 from privjax.passes.federated.survivors import aggregate, present
 from privjax.passes.units.rules import HOST
@@ -27,6 +29,27 @@ from privjax.passes.units.rules import HOST
 # Below this many bytes in and out of all clients together, mapped clients stay in a
 # CPU's second-level cache, and one wide step is cheaper than a loop of narrow ones.
 SMALL = 2**20
+
+
+@contextlib.contextmanager
+def one_client_alone(name: str) -> Iterator[None]:
+    """While one client's program is traced: it has no axis of clients.
+
+    Raises: UnsupportedError for a collective over one, with its line.
+    """
+    try:
+        yield
+    except NameError as error:
+        found = re.search(r"axis name:? (\w+)", str(error))
+        if found is None:
+            raise
+        raise UnsupportedError(
+            f"{name}: a collective over {found[1]!r} ({line_of(error)}), and no such axis "
+            "is mapped: the program of one client sees no other client. Return what is to "
+            "be summed: its sum or mean over clients leaves them by itself. Where a client "
+            "goes on with such a mean, write the round over the clients axis: "
+            f"level='round' and jax.vmap(..., axis_name={found[1]!r})."
+        ) from error
 
 
 class Dependence(Analysis):

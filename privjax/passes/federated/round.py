@@ -11,9 +11,11 @@ run time may do so as well, and who may run which program with which weights is 
 to agree on: the pass shows them where values leave.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from privjax import _compat
 from privjax._typing import Array
@@ -24,11 +26,22 @@ from privjax.core.trace import Traced
 from privjax.errors import LeakError, UnsupportedError
 from privjax.passes.dp.aggregators import AGGREGATORS, by_unit
 from privjax.passes.federated.client import output_name
+from privjax.passes.federated.loops import carries_one, made_by
 from privjax.passes.federated.places import singled_out
 from privjax.passes.federated.survivors import aggregate
 from privjax.passes.simplify import dce, inline
-from privjax.passes.units import PUBLIC, Mixed, PerUnit, Public, State, Sum, per_unit
+from privjax.passes.units import (
+    PUBLIC,
+    Mixed,
+    PerUnit,
+    Public,
+    State,
+    Sum,
+    Zero,
+    per_unit,
+)
 from privjax.passes.units.analysis import _Walk as Walk
+from privjax.passes.units.states import Part
 from privjax.prg.chacha20 import Purpose, derive
 
 
@@ -54,7 +67,20 @@ class _Leaving(Walk):
         return self._left(outs), below
 
     def transfer(self, eqn: Any, labels: Sequence[State]) -> list[State]:
+        if eqn.primitive.name == "rev" and (turned := _turned(eqn, labels[0])):
+            return [turned]
         return self._left(super().transfer(eqn, labels))
+
+    def _linear(self, op: Any, rule: Any, level: int) -> Sum | None:
+        """c.at[k].add(v) with k and v of this step's client alone adds to its sum."""
+        if self.loops and op.name in ("scatter-add", "scatter-sub"):
+            kept, *own = op.states
+            if isinstance(kept, Sum) and all(
+                isinstance(s, Zero | Public) or (isinstance(s, PerUnit) and not s.axes)
+                for s in own
+            ):
+                return kept if kept.level >= level else None
+        return super()._linear(op, rule, level)
 
     def out_of_scan(self, label: State) -> State:
         """A running sum is one over some of the clients: two of them tell one's value."""
@@ -77,6 +103,22 @@ class _Leaving(Walk):
         if self.loops:
             return list(states)
         return [Public(1) if isinstance(s, Sum) else s for s in states]
+
+
+def _turned(eqn: Any, state: State) -> State | None:
+    """The clients in reverse order: all of them, but they meet no others' values.
+
+    Elsewhere values meet by their places; here `part` says whose they are.
+    """
+    if not isinstance(state, PerUnit) or len(state.digits) != 1:
+        return None
+    (d,) = state.digits
+    if d.axis not in eqn.params["dimensions"] or d.inner != 1:
+        return None
+    if d.size != eqn.invars[0].aval.shape[d.axis]:
+        return None
+    part = state.part or Part((range(d.size),), d.size)
+    return replace(state, part=part.cut(slice(None, None, -1)), own=frozenset())
 
 
 @dataclass(frozen=True)
@@ -132,7 +174,7 @@ def round_program(traced: Traced, own: Sequence[bool]) -> RoundProgram:
         out = f"{traced.name}: output {output_name(traced.out_tree, k)}"
         if isinstance(state, PerUnit):
             raise LeakError(
-                f"{out} has one value per client{_made_by(jaxpr, var)}; only sums over "
+                f"{out} has one value per client{made_by(jaxpr, var)}; only sums over "
                 "clients may leave them. Return its sum or mean, or leave it out."
             )
         if isinstance(state, Mixed):
@@ -140,15 +182,19 @@ def round_program(traced: Traced, own: Sequence[bool]) -> RoundProgram:
                 f"{out} is no sum over clients: {state.cause}. Only sums of what each "
                 "client computes alone may leave them."
             )
-    for eqn, body, n_carry in _loops(closed, labels):
-        _adds_up(traced.name, eqn, body, n_carry)
+    if (what := carries_one(closed, labels)) is not None:
+        raise LeakError(
+            f"{traced.name}: a loop over clients carries one client's value{what} to its "
+            "end; only sums over clients may leave them: add to the carry, and do nothing "
+            "else with it."
+        )
     if (eqn := singled_out(closed, labels)) is not None:
         line = _compat.user_line(eqn.source_info)
         raise LeakError(
-            f"{traced.name}: `{eqn.primitive.name}` ({line}) multiplies the values of all "
-            "clients but one by zeros that are written into the program: what is summed "
-            "is that client's value. Sum over all of them; weights that the clients agree "
-            "on are an argument of the round."
+            f"{traced.name}: `{eqn.primitive.name}` ({line}) tells clients apart by "
+            "constants that are written into the program (a mask, weights, places), and "
+            "one client's value can be told from what is summed. Treat all alike; weights "
+            "that the clients agree on are an argument of the round."
         )
     return RoundProgram(closed, labels, outs)
 
@@ -191,7 +237,8 @@ class _Sums(Interpreter):
         words = None
         if self.method.needs_key:
             words = derive(self.words, (Purpose.CALL, self.index, 0))
-        return aggregate(_rows(eqn, values, ins), self.method, words, self.survivors)
+        rows = _in_order(_rows(eqn, values, ins), ins)
+        return aggregate(rows, self.method, words, self.survivors)
 
     def _states(self, atoms: Sequence[Any]) -> list[State | None]:
         return [
@@ -227,6 +274,15 @@ def _rows(eqn: Any, values: Sequence[Any], states: Sequence[Any]) -> list[Array]
     ]
 
 
+def _in_order(rows: list[Array], states: Sequence[Any]) -> list[Array]:
+    """Contributions by the clients' numbers, as `survivors` counts them."""
+    parts = [s.part for s in states if isinstance(s, PerUnit) and s.part is not None]
+    if not parts:
+        return rows
+    order = np.argsort(parts[0].numbers)
+    return [x[order] for x in rows]
+
+
 def _makes_sum(ins: Sequence[Any], outs: Sequence[Any]) -> bool:
     """Whether clients' values go in and nothing but a sum over clients comes out."""
     return any(isinstance(s, PerUnit) for s in ins) and any(
@@ -237,107 +293,3 @@ def _makes_sum(ins: Sequence[Any], outs: Sequence[Any]) -> bool:
 def _concerns(labels: Labels) -> bool:
     """Whether clients' values get into a body."""
     return any(isinstance(s, PerUnit) for s in labels.of.values())
-
-
-def _loops(closed: Any, labels: Labels) -> Iterator[tuple[Any, Any, int]]:
-    """Every `scan` at any depth: the equation, its body's labels, its carries."""
-    jaxpr, _ = _compat.open_jaxpr(closed)
-    for i, eqn in enumerate(jaxpr.eqns):
-        bodies = labels.below.get(i, [])
-        if eqn.primitive.name == "scan":
-            yield eqn, bodies[0], _compat.scan_arity(eqn.params, len(eqn.invars))[1]
-            yield from _loops(eqn.params["jaxpr"], bodies[0])
-
-
-def _adds_up(name: str, eqn: Any, body: Labels, n_carry: int) -> None:
-    """A loop over clients must add to what it carries, and leave it as it is otherwise.
-
-    A carry that is overwritten, in whole or in part, or that fades, ends as the value of
-    the last client, or nearly so. All of these are linear in each client's value.
-    """
-    jaxpr, _ = _compat.open_jaxpr(eqn.params["jaxpr"])
-    n_consts = len(jaxpr.invars) - n_carry - _scanned(eqn)
-    carries = jaxpr.invars[n_consts : n_consts + n_carry]
-    for into, var in zip(carries, jaxpr.outvars[:n_carry], strict=True):
-        state = None if isinstance(var, _compat.Literal) else body.of[var]
-        own = isinstance(state, PerUnit) and any(
-            d.loop == id(eqn) for d in state.digits
-        )
-        if own or (isinstance(state, Sum) and not _kept(jaxpr, into, var)):
-            raise LeakError(
-                f"{name}: a loop over clients carries one client's value"
-                f"{_made_by(jaxpr, var)} to its end; only sums over clients may leave "
-                "them: add to the carry, and do nothing else with it."
-            )
-
-
-def _scanned(eqn: Any) -> int:
-    return len(eqn.invars) - sum(_compat.scan_arity(eqn.params, len(eqn.invars)))
-
-
-def _kept(jaxpr: Any, into: Any, var: Any) -> bool:
-    """Whether `var` is `into` plus something that does not depend on it."""
-    made = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
-    touched = {into}
-    for eqn in jaxpr.eqns:
-        if any(not isinstance(v, _compat.Literal) and v in touched for v in eqn.invars):
-            touched.update(eqn.outvars)
-
-    def free(v: Any) -> bool:
-        return isinstance(v, _compat.Literal) or v not in touched
-
-    def kept(v: Any) -> bool:
-        if isinstance(v, _compat.Literal) or v is into:
-            return v is into
-        eqn = made.get(v)
-        if eqn is None:
-            return False
-        ins, which = list(eqn.invars), eqn.outvars.index(v)
-        match eqn.primitive.name:
-            case "add" | "add_any":
-                return any(kept(a) and free(b) for a, b in (ins, ins[::-1]))
-            case "sub":
-                return kept(ins[0]) and free(ins[1])
-            case "convert_element_type" | "copy" | "copy_p" | "reduce_precision":
-                return kept(ins[0])
-            case "optimization_barrier":
-                return kept(ins[which])
-            case "select_n":
-                return free(ins[0]) and all(map(kept, ins[1:]))
-            case "cond":
-                return free(ins[0]) and all(
-                    _through(_compat.open_jaxpr(b)[0], ins[1:], which)
-                    for b in eqn.params["branches"]
-                )
-            case "scan":
-                n_consts, n_carry = _compat.scan_arity(eqn.params, len(ins))
-                place = n_consts + which
-                inner, _ = _compat.open_jaxpr(eqn.params["jaxpr"])
-                others = [x for k, x in enumerate(ins) if k != place]
-                return (
-                    which < n_carry
-                    and kept(ins[place])
-                    and all(map(free, others))
-                    and _kept(inner, inner.invars[place], inner.outvars[which])
-                )
-        return False
-
-    def _through(body: Any, operands: list[Any], which: int) -> bool:
-        """The same of one result of a branch."""
-        return any(
-            kept(x)
-            and all(free(y) for j, y in enumerate(operands) if j != k)
-            and _kept(body, body.invars[k], body.outvars[which])
-            for k, x in enumerate(operands)
-        )
-
-    return kept(var)
-
-
-def _made_by(jaxpr: Any, var: Any) -> str:
-    """` (file.py:12 (function))` of the equation that computes `var`, where known."""
-    for eqn in jaxpr.eqns:
-        if var in eqn.outvars:
-            line = _compat.user_line(eqn.source_info)
-            return f" ({line})" if line else ""
-    return " (an input, returned as it is)"

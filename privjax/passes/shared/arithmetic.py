@@ -132,6 +132,10 @@ def factors(cx: Any, x: Fixed, y: Fixed) -> tuple[Fixed, Fixed]:
     """Two reals at scales that add up to at most 2f."""
     if x.scale + y.scale <= 2 * cx.f:
         return x, y
+    if 0 in x.at:  # a whole number: the other one keeps all its bits
+        return Fixed.of(x.get(0), 0), y
+    if 0 in y.at:
+        return x, Fixed.of(y.get(0), 0)
     return cx.factor(x), cx.factor(y)
 
 
@@ -139,9 +143,10 @@ def mul_public(cx: Any, x: Any, c: Any) -> Any:
     """x * c for a public c.
 
     Integers and powers of two cost nothing. A constant known now gets as many bits as it
-    needs for a relative precision of 2^-18 (`fp.precision`); any other is encoded with f
-    bits. A value with more than f bits behind the point is multiplied in two parts, high
-    and low, so that it keeps them: c * x = c * high + c * low.
+    needs for a relative precision of 2^-18 (`fp.precision`). Any other is encoded with f
+    bits, and what they leave is a second factor, so that 1 / n is as precise for large n.
+    A value with more than f bits behind the point is multiplied in two parts, high and
+    low, so that it keeps them: c * x = c * high + c * low.
     """
     if not is_real(cx):
         bounds = integers.times(integers.bounds_of(x), integers.bounds_of(c))
@@ -151,31 +156,64 @@ def mul_public(cx: Any, x: Any, c: Any) -> Any:
     if x.bit is None and _is_large(cx, c):
         return _large_product(cx, x, c)
     c = cx.addend(c)
-    bits = _constant_bits(c, cx.f, cx.fp.precision)
-    if bits is None:
-        bits = cx.f
-    if x.bit is not None:  # c * bit: one local product
-        encoded = cx.encode(c, cx.f)
-        return Fixed.of(cx.p.mul_public(x.share, encoded), cx.f)
+    # With more than f bits in c the product of what fits would not fit.
+    bits = _constant_bits(c, cx.f, min(cx.f, cx.fp.precision))
+    if x.bit is not None:
+        return _bit_product(cx, x, c)
     if bits == 0:
         return Fixed.of(cx.p.mul_public(x.share, _ring(cx, c, 0)), x.scale)
     power = _power_of_two(c)
     if power is not None and x.scale + power <= 2 * cx.f:
         return Fixed.of(_signed(cx, x.share, c), x.scale + power)
+    c, rest, bits = _in_two(cx, c, bits)
     if x.scale <= cx.f:
-        return _scaled_product(cx, x.share, x.scale, c, bits)
+        out = Fixed.of(cx.p.mul_public(x.share, _ring(cx, c, bits)), x.scale + bits)
+        if rest is not None:
+            part = cx.p.mul_public(x.share, _ring(cx, rest, bits))
+            out = Fixed.of(cx.p.add(out.share, cx.p.truncate(part, cx.f)), out.scale)
+        return cx.factor(out, 2 * cx.f)
     high = cx.factor(x)
     low = cx.p.add(x.share, cx.p.mul_public(high.share, -(1 << (x.scale - high.scale))))
     first = _scaled_product(cx, high.share, high.scale, c, bits)
-    second = cx.p.truncate(cx.p.mul_public(low, _ring(cx, c, bits)), bits)
-    scale = 2 * cx.f
-    return Fixed.of(
-        cx.p.add(
-            cx.scaled(first, scale),
-            cx.scaled(Fixed.of(second, x.scale), scale),
-        ),
-        scale,
-    )
+    second, scale = cx.p.mul_public(low, _ring(cx, c, bits)), x.scale
+    if rest is not None:
+        second = cx.p.mul_public(second, 1 << (2 * cx.f - scale))
+        part = cx.p.mul_public(high.share, _ring(cx, rest, bits))
+        second, scale = cx.p.add(second, part), 2 * cx.f
+    second = cx.p.truncate(second, bits)
+    scale, tail = 2 * cx.f, Fixed.of(second, scale)
+    return Fixed.of(cx.p.add(cx.scaled(first, scale), cx.scaled(tail, scale)), scale)
+
+
+def _bit_product(cx: Any, x: Fixed, c: Any) -> Fixed:
+    """c * bit, with f bits behind the point, or 2f where c has more. Local."""
+
+    def at(scale: int) -> Any:
+        return cx.p.mul_public(x.share, _ring(cx, c, scale))
+
+    cx.check_constant(c, 2 * cx.f)
+    known = isinstance(c, (np.ndarray, np.generic))
+    if known and np.all(np.asarray(c, np.float64) * 2.0**cx.f % 1 == 0):
+        return Fixed.of(at(cx.f), cx.f)
+    scales = cx.f, 2 * cx.f
+    return Fixed(x.shape, 2 * cx.f, {s: functools.partial(at, s) for s in scales})
+
+
+def _in_two(cx: Any, c: Any, bits: int | None) -> tuple[Any, Any, int]:
+    """(c to `bits` bits, what is left of it times 2^f, bits); None: nothing to speak of.
+
+    `bits` is None for what is only known at run time.
+    """
+    if bits is None:
+        bits, c = cx.f, jnp.asarray(c).astype(cx.fp.real)
+        near = jnp.round(c * 2.0**bits) * 2.0**-bits
+        return near, (c - near) * 2.0**cx.f, bits
+    c = np.asarray(c, np.float64)
+    near = np.round(c * 2.0**bits) * 2.0**-bits
+    left = c - near
+    if np.all(np.abs(left) <= np.abs(c) * 2.0**-cx.fp.precision):
+        return c, None, bits
+    return near, left * 2.0**cx.f, bits
 
 
 def _is_large(cx: Any, c: Any) -> bool:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from privjax.core.interpret import Rule
 from privjax.passes.shared import integers
@@ -11,9 +12,11 @@ from privjax.passes.shared.arithmetic import factors
 from privjax.passes.shared.values import SECRET, Fixed
 from privjax.protocols.tuples import Bilinear
 
+_SMALL = 2.0**-4
+
 
 def _bilinear(cx: Any, op: Bilinear, x: Any, y: Any) -> Any:
-    """Two secrets: a product; one public operand: local, encoded with f bits."""
+    """Two secrets: a product; one public operand: local, encoded with f bits or more."""
     aval = cx.eqn.outvars[0].aval
     if jnp.issubdtype(aval.dtype, jnp.integer):
         values = [
@@ -29,11 +32,26 @@ def _bilinear(cx: Any, op: Bilinear, x: Any, y: Any) -> Any:
         a, b = factors(cx, cx.fixed(x), cx.fixed(y))
         return Fixed.of(cx.p.product(op, a.share, b.share), a.scale + b.scale)
     secret = cx.factor(cx.fixed(x if isinstance(x, SECRET) else y))
-    public = cx.encode(y if isinstance(x, SECRET) else x, cx.f)
+    public = y if isinstance(x, SECRET) else x
+    bits = _bits(cx, public)
+    public = cx.encode(public, bits)
     operands = (
         (secret.share, public) if isinstance(x, SECRET) else (public, secret.share)
     )
-    return Fixed.of(cx.p.product_public(op, *operands), secret.scale + cx.f)
+    out = Fixed.of(cx.p.product_public(op, *operands), secret.scale + bits)
+    return cx.factor(out, 2 * cx.f)
+
+
+def _bits(cx: Any, c: Any) -> int:
+    """Bits for a public operand: f, and more for a constant whose entries are small.
+
+    As many as leave 12 of its largest entry: each one more halves what the result holds.
+    """
+    size = np.max(np.abs(c), initial=0.0) if isinstance(c, np.ndarray) else 1.0
+    if not 0 < size < _SMALL:
+        return cx.f
+    needed = min(12, cx.f) - math.floor(math.log2(size)) - 1
+    return min(max(cx.f, needed), 2 * cx.f)
 
 
 def dot_general(

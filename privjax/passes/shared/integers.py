@@ -315,11 +315,17 @@ def towards_zero(cx: Any, x: Fixed) -> Arith:
 
 
 def floor(cx: Any, x: Any) -> Fixed:
-    """The largest whole number not above x: x less its fractional bits, exactly."""
-    if x.scale == 0:
+    """The largest whole number not above x: x less its fractional bits, exactly.
+
+    Where it becomes a factor it is shifted down to no bits behind the point, not to f.
+    """
+    scale, share = x.scale, x.share
+    if scale == 0:
         return x
-    low = words.low_bits(cx.p, x.share, x.scale, False, cx.fp.dtype)
-    return Fixed.of(cx.p.add(x.share, cx.p.mul_public(low, -1)), x.scale)
+    low = words.low_bits(cx.p, share, scale, False, cx.fp.dtype)
+    whole = cx.p.add(share, cx.p.mul_public(low, -1))
+    at = {scale: whole, 0: lambda: cx.p.truncate(whole, scale)}
+    return Fixed(x.shape, scale, at)
 
 
 def bitcast_convert_type(cx: Any, x: Any, *, new_dtype: Any) -> Integer:

@@ -88,6 +88,8 @@ def _public_power(cx: Any, x: Fixed, y: Any) -> Any:
 
 
 def _power(cx: Any, x: Fixed, y: Fixed, odd: Any) -> Any:
+    if x.scale + y.scale > 2 * cx.fp.ring_bits - 32:  # y log2(x) would be cut too short
+        y = cx.factor(y)
     return Fixed.of(
         *functions.power(cx.p, cx.fp, x.share, x.scale, y.share, y.scale, odd)
     )

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.lax import GatherScatterMode as Mode
 
 from privjax.core.interpret import Rule
 from privjax.errors import UnsupportedError
+from privjax.passes.decompose.indexing import filler
 from privjax.passes.shared import integers
 from privjax.passes.shared.arithmetic import linear
 from privjax.passes.shared.comparison import ne
@@ -80,10 +83,10 @@ def joined(
             shares = [cx.scaled(cx.fixed(v, scale), scale) for v in values]
             return apply(fun, *shares)
 
-        # Scales at which all of them are known stay known.
+        # Scales at which all of them are known stay known (0: all are whole numbers).
         common = set.intersection(*(set(v.at) for v in reals)) - {scale}
-        share = at(scale)
-        more = {s: partial(at, s) for s in common if s >= cx.f}
+        share, whole = at(scale), len(reals) == len(values)
+        more = {s: partial(at, s) for s in common if s >= cx.f or (s == 0 and whole)}
         return Fixed(share.shape, scale, {scale: share, **more})
     if any(isinstance(v, Integer) for v in values):
         shares = [cx.integer(v).share for v in values]
@@ -145,13 +148,24 @@ def _public(cx: Any, *indices: Any) -> None:
 def dynamic_slice(cx: Any, x: Any, *starts: Any, slice_sizes: Any) -> Any:
     """Public start indices."""
     _public(cx, *starts)
-    return picked(x, lambda v: lax.dynamic_slice(v, starts, slice_sizes))
+    return picked(
+        x,
+        lambda v: lax.dynamic_slice(
+            v, starts, slice_sizes, allow_negative_indices=False
+        ),
+    )
 
 
 def dynamic_update_slice(cx: Any, x: Any, update: Any, *starts: Any) -> Any:
     """Public start indices."""
     _public(cx, *starts)
-    return joined(cx, (x, update), lambda v, u: lax.dynamic_update_slice(v, u, starts))
+    return joined(
+        cx,
+        (x, update),
+        lambda v, u: lax.dynamic_update_slice(
+            v, u, starts, allow_negative_indices=False
+        ),
+    )
 
 
 def gather(
@@ -168,9 +182,9 @@ def gather(
 ) -> Any:
     """Public indices; entries out of bounds are 0 where JAX would fill with NaN."""
     _public(cx, indices)
-    return picked(
-        x,
-        lambda v: lax.gather(
+
+    def gathered(v: Any, fill_value: Any = 0) -> Any:
+        return lax.gather(
             v,
             indices,
             dimension_numbers,
@@ -178,9 +192,36 @@ def gather(
             unique_indices=unique_indices,
             indices_are_sorted=indices_are_sorted,
             mode=mode,
-            fill_value=0,
-        ),
-    )
+            fill_value=fill_value,
+        )
+
+    out = picked(x, gathered)
+    fill = filler(cx.eqn.outvars[0].aval.dtype, fill_value)
+    if mode != Mode.FILL_OR_DROP or not fill:
+        return out
+    nothing = np.zeros(x.shape, bool)
+    if not isinstance(indices, np.ndarray):
+        return _filled(cx, out, gathered(nothing, True), fill)
+    with jax.ensure_compile_time_eval():
+        outside = np.asarray(gathered(nothing, True))
+    return _filled(cx, out, outside, fill) if outside.any() else out
+
+
+def _filled(cx: Any, x: Any, outside: Any, fill: Any) -> Any:
+    """x, which is 0 where it is public that it lies outside, with `fill` there."""
+    if isinstance(x, Boolean):
+        return Boolean(cx.p.xor_public(x.bit, jnp.asarray(outside).astype(np.uint8)))
+    if isinstance(x, Integer):
+        value = jnp.where(outside, np.array(fill, x.dtype), np.zeros((), x.dtype))
+        share = cx.p.add_public(x.share, cx.encode_integer(value))
+        bounds = integers.combined(x.bounds, (int(fill), int(fill)))
+        return Integer(x.dtype, share, bounds)
+
+    def at(scale: int) -> Any:
+        value = jnp.where(outside, np.float64(fill), np.float64(0))
+        return cx.p.add_public(x.get(scale), cx.encode(value, scale))
+
+    return Fixed(x.shape, x.scale, {s: partial(at, s) for s in x.at})
 
 
 def _scatter(how: Callable[..., Any]) -> Callable[..., Any]:

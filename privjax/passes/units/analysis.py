@@ -18,6 +18,7 @@ from privjax.passes.units.states import (
     Cause,
     Digit,
     Mixed,
+    Onto,
     PerUnit,
     Public,
     State,
@@ -26,6 +27,8 @@ from privjax.passes.units.states import (
     as_sum,
     is_private,
     join,
+    one_onto,
+    one_unit,
     per_unit,
 )
 
@@ -110,13 +113,18 @@ def analyse(
             raise InputError(f"private inputs have {units} and {size} units.")
         units = size
         ins.append(per_unit(axis, size))
-    walk = _Walk(released or {}, strict)
+    walk = _Walk(released or {}, strict, parts=True)
     outs, labels = infer(walk, closed, ins)
     return UnitAnalysis(closed, outs, labels, walk.demands, walk.natural, walk.leaks)
 
 
 class _Walk(Analysis):
-    def __init__(self, released: Mapping[Any, str], strict: bool) -> None:
+    """`parts`: whether slices of the units, and sums over them, are followed."""
+
+    def __init__(
+        self, released: Mapping[Any, str], strict: bool, parts: bool = False
+    ) -> None:
+        self.parts = parts
         self.released = released
         self.strict = strict
         self.depth = 0
@@ -124,6 +132,7 @@ class _Walk(Analysis):
         self.demands: list[Demand] = []
         self.natural: dict[Any, State] = {}
         self.leaks: list[Cause] = []
+        self.carries: set[Any] = set()  # what bodies of scans carry
 
     # -- the hooks of core.labels ------------------------------------------------------
 
@@ -152,11 +161,13 @@ class _Walk(Analysis):
                 return Mixed(self.cause("it loops over parts of units"))
             else:
                 digits.append(_shift(d, -1))
-        return PerUnit(tuple(digits), label.level, fed=label.fed)
+        return replace(label, digits=tuple(digits), own=frozenset())
 
     def out_of_scan(self, label: State) -> State:
         if isinstance(label, Public):
             return replace(label, known=None)
+        if isinstance(label, Sum):
+            return replace(label, onto=None)
         if not isinstance(label, PerUnit):
             return label
         here = id(self.eqn)
@@ -164,17 +175,19 @@ class _Walk(Analysis):
             Digit(0, d.size) if d.axis is None and d.loop == here else _shift(d, 1)
             for d in label.digits
         )
-        return PerUnit(digits, label.level, fed=label.fed)
+        return replace(label, digits=digits, own=frozenset())
 
     def carried(self, label: State) -> State:
         """What was of this iteration's unit is of an earlier one in the next."""
+        if isinstance(label, Sum):
+            return replace(label, onto=None)
         if not isinstance(label, PerUnit):
             return label
         if all(d.loop != id(self.eqn) for d in label.digits):
             return label
         if label.axes:
             return Mixed(self.cause("one step of the loop sees the units of another"))
-        return Sum(label.level, label.fed)
+        return Sum(label.level, fed=label.fed)
 
     def control(self, label: State, outs: Sequence[State]) -> list[State]:
         if isinstance(label, Zero | Public):
@@ -187,22 +200,39 @@ class _Walk(Analysis):
         if effects.seen_outside(self.eqn):
             self.leaks.append(cause)
         if isinstance(label, PerUnit) and not label.axes:
-            # A sum comes from outside: which multiple of it is taken, one unit decides.
             why = "its branch depends on single units"
             one = replace(label, own=frozenset())
             return [
-                Mixed(self.cause(why + " and chooses between sums over all of them"))
+                self._chosen(s, label, why)
                 if isinstance(s, Sum)
                 else join(s, one, self.cause(why))
                 for s in outs
             ]
         return [Mixed(label.cause if isinstance(label, Mixed) else cause)] * len(outs)
 
+    def _chosen(self, state: Sum, label: PerUnit, why: str) -> State:
+        """A sum where one unit decides how it was formed.
+
+        A sum that comes from outside is not this unit's to choose. What it adds to a
+        loop's carry is.
+        """
+        onto = None if state.onto is None else state.onto.plus(one_unit(label))
+        if onto is None:
+            why += " and chooses between sums over all of them"
+            return Mixed(self.cause(why))
+        return replace(state, level=max(state.level, label.level), onto=onto)
+
     def through(self, walk: Any, eqn: Any, labels: list[State]) -> Any:
         if eqn.primitive.name == "shard_map" and any(map(is_private, labels)):
             why = "units spread over devices by hand are not followed"
             return [Mixed(self.cause(why))] * len(eqn.outvars), []
         outermost = self.depth == 0
+        if eqn.primitive.name == "cond":
+            labels = self._onto_carries(eqn, labels)
+        else:
+            labels = [
+                replace(s, onto=None) if isinstance(s, Sum) else s for s in labels
+            ]
         out = self._inside(walk, eqn, labels)
         sums = [i for i, s in enumerate(labels) if isinstance(s, Sum)]
         mixed = _mixed(out[0]) is not None and _mixed(labels) is None
@@ -219,6 +249,10 @@ class _Walk(Analysis):
     def _inside(self, walk: Any, eqn: Any, labels: list[State]) -> Any:
         self.depth += 1
         self.lines.append(_compat.user_line(eqn.source_info))
+        if eqn.primitive.name == "scan":
+            n_consts, n_carry = _compat.scan_arity(eqn.params, len(eqn.invars))
+            body = _compat.open_jaxpr(eqn.params["jaxpr"])[0].invars
+            self.carries.update(body[n_consts : n_consts + n_carry])
         out = walk(self, eqn, labels)
         self.eqn = eqn
         self.lines.pop()
@@ -229,7 +263,19 @@ class _Walk(Analysis):
         why = effects.leak(eqn, labels)
         if why:
             self.leaks.append(self.cause(why))
+        labels = self._onto_carries(eqn, labels)
         return self._released(eqn, self._states(eqn, labels))
+
+    def _onto_carries(self, eqn: Any, labels: Sequence[State]) -> list[State]:
+        """A carry that is a sum adds nothing to itself yet."""
+        return [
+            replace(s, onto=Onto(id(v)))
+            if isinstance(s, Sum)
+            and not isinstance(v, _compat.Literal)
+            and v in self.carries
+            else s
+            for v, s in zip(eqn.invars, labels, strict=True)
+        ]
 
     # -- one equation ------------------------------------------------------------------
 
@@ -254,7 +300,7 @@ class _Walk(Analysis):
             folded = constants.fold(eqn, labels)
             return [folded or Public(level, via=_via(labels))] * n
         if op.sums:
-            summed = self._linear(op, rule, level)
+            summed = _onto(op, level) or self._linear(op, rule, level)
             if summed is not None:
                 return [summed] * n
             cause = self.cause(
@@ -273,6 +319,9 @@ class _Walk(Analysis):
             return [Mixed(self.cause(why), level)] * n
         found = rule.per_unit(op)
         states = found if isinstance(found, list) else [found]
+        if _mixed(states) is not None:
+            summed = self._linear(op, rule, level)
+            states = [summed] * n if summed is not None else states
         own_level = max(s.level for s in labels if isinstance(s, PerUnit))
         fed = next((s.fed for s in labels if isinstance(s, PerUnit) and s.fed), None)
         if level > own_level:
@@ -295,13 +344,13 @@ class _Walk(Analysis):
         if rule is None or rule.linear is None:
             return None
         read = [as_sum(s) or s for s in op.states]
-        if any(isinstance(s, PerUnit) for s in read):
-            return None
         sums = [s for s in read if isinstance(s, Sum)]
+        if any(isinstance(s, PerUnit) for s in read) or not sums:
+            return None
         least = min(s.level for s in sums)
         if level > least or not rule.linear(replace(op, states=read)):
             return None
-        return Sum(level, next((s.fed for s in sums if s.fed), None))
+        return Sum(level, fed=next((s.fed for s in sums if s.fed), None))
 
     def _op(self, eqn: Any, labels: Sequence[State]) -> Op:
         return Op(
@@ -313,6 +362,7 @@ class _Walk(Analysis):
             _compat.user_line(eqn.source_info),
             bool(eqn.outvars)
             and jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.inexact),
+            self.parts,
         )
 
     def _level(
@@ -357,6 +407,31 @@ class _Walk(Analysis):
         own = _compat.user_line(self.eqn.source_info)
         line = own or next(filter(None, reversed(self.lines)), "")
         return Cause(self.eqn.primitive.name, line, why)
+
+
+def _onto(op: Op, level: int) -> Sum | None:
+    """A loop's carry with something of one unit added to it, or not.
+
+    where(p, c + f, c + g) = c + where(p, f, g): if p, f and g are of one unit alone, what
+    is added is, too, and the sum that is carried stays one.
+    """
+    sums = [s for s in op.states if isinstance(s, Sum)]
+    found = one_onto(sums)
+    if found is None or any(s.level < level for s in sums):
+        return None
+    if op.name == "select_n":
+        which = op.states[0]
+        kept = len(sums) == len(op.states) - 1 and not isinstance(which, Sum)
+        kept = kept and (one_unit(which) is not None or not is_private(which))
+        other: State = which
+    else:
+        first = op.name == "sub" and op.states[0] is sums[0]
+        plus = op.name in ("add", "add_any") or first
+        rest = [s for s in op.states if not isinstance(s, Sum)]
+        kept = plus and len(sums) == len(rest) == 1 and as_sum(rest[0]) is not None
+        other = rest[0] if rest else sums[0]
+    onto = found.plus(one_unit(other)) if kept else None
+    return None if onto is None else replace(sums[0], level=level, onto=onto)
 
 
 def _mixed(states: Sequence[State]) -> Mixed | None:

@@ -1,6 +1,6 @@
 """What a unit rule sees of an equation, and what it can answer."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,8 @@ from privjax.passes.units.states import Cause, Mixed, PerUnit, State, Sum, Zero
 class Op:
     """One equation: parameters, shapes, and the states of its operands.
 
-    `inexact` says whether its first result is floating-point or complex.
+    `inexact` says whether its first result is floating-point or complex, `parts`
+    whether sums over some of the units are sums over all of them, the others adding zero.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Op:
     out_shapes: Sequence[Shape]
     line: str
     inexact: bool
+    parts: bool = True
 
     # -- questions -------------------------------------------------------------------
 
@@ -54,6 +56,22 @@ class Op:
         """A sum over all units."""
         return Sum()
 
+    def apart(self, i: int, gone: Collection[int], why: str) -> State:
+        """A sum over some digits of operand `i`'s units, for each value of another one.
+
+        It is a sum over all units, each of which adds to a place of its own and zero to
+        the others. One digit may remain, alone on its axis.
+        """
+        state = self.states[i]
+        assert isinstance(state, PerUnit)
+        left = [d for d in state.digits if d.axis is not None and d.axis not in gone]
+        if left and not self.parts:
+            return self.mixed(why)
+        for d in left:
+            if len(left) > 1 or d.inner != 1 or d.size != self.shapes[i][d.axis or 0]:
+                return self.mixed(why)
+        return Sum()
+
     def keep(self, i: int = 0) -> State:
         """Operand `i`'s unit axes stay where they are."""
         return self.place(i, lambda axis: axis)
@@ -74,7 +92,7 @@ class Op:
             if d.axis is not None and to is None:
                 return self.mixed(why)
             digits.append(replace(d, axis=to))
-        return PerUnit(tuple(digits))
+        return state.at(tuple(digits))
 
     def combine(self, states: Iterable[State]) -> State:
         """Values that meet element by element (already placed in the result)."""
@@ -83,9 +101,10 @@ class Op:
             if isinstance(state, Mixed | Sum):
                 return state
             if isinstance(state, PerUnit):
-                if found is not None and found.digits != state.digits:
+                here = state.at(state.digits)
+                if found is not None and found != here:
                     return self.mixed("values of different units meet")
-                found = PerUnit(state.digits)
+                found = here
         return found if found is not None else self.mixed("no unit axis is left")
 
 

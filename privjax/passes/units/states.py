@@ -11,11 +11,16 @@ x_1 ... x_B a value is
 - `Sum`        c_1(x_1) + ... + c_B(x_B) for some functions c_i,
 - `Mixed`      anything else, with the first operation that made it so.
 
+A sum over some of the units is a sum over all of them: the others add zero. So is a value
+in which every unit has a place of its own, as the gradients of micro-batches side by side,
+or two examples' gradients added one after the other.
+
 `level` counts the releases upstream: a value computed from a released sum is public again,
 at level 1; if it meets per-unit values, these are of level 1 as well, and their sum is
 a second round of talking to the units.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -49,6 +54,30 @@ class Digit:
     size: int
     inner: int = 1
     loop: int = 0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the units, by their numbers in the batch of `total`, in order."""
+
+    rows: tuple[range, ...]
+    total: int
+
+    @property
+    def numbers(self) -> np.ndarray:
+        return np.concatenate([np.asarray(r, np.int64) for r in self.rows])
+
+    def cut(self, piece: slice) -> "Part | None":
+        """A slice of consecutive units; None where that is all of them."""
+        return Part((self.rows[0][piece],), self.total).unless_all()
+
+    def unless_all(self) -> "Part | None":
+        everything = np.array_equal(self.numbers, np.arange(self.total))
+        return None if everything else self
+
+
+# (column, number of the digit)
+Own = frozenset[tuple[int, int]]
 
 
 class Known:
@@ -91,15 +120,27 @@ class Public:
 
 @dataclass(frozen=True)
 class PerUnit:
-    """`own`: columns of the last axis that hold each unit's own index (for gathers).
+    """`own`: columns of the last axis that hold a digit of each unit's own index (for
+    gathers), as pairs of column and digit.
 
-    `fed` is the operation at which a released value met this per-unit one.
+    `fed` is the operation at which a released value met this per-unit one. `part` says
+    which units there are where a slice has taken some; digits count within it.
     """
 
     digits: tuple[Digit, ...]
     level: int = 0
-    own: frozenset[int] = frozenset()
+    own: Own = frozenset()
     fed: Cause | None = field(default=None, compare=False)
+    part: Part | None = None
+
+    def at(self, digits: tuple[Digit, ...], own: Own = frozenset()) -> "PerUnit":
+        """The same units in other places, without a level."""
+        return PerUnit(digits, own=own, part=self.part)
+
+    def alone(self, k: int) -> int | None:
+        """The axis on which digit `k` is the only one, and the fastest index."""
+        d = self.digits[k]
+        return d.axis if d.inner == 1 and self.axes.count(d.axis) == 1 else None
 
     @property
     def axis(self) -> int | None:
@@ -123,8 +164,26 @@ class PerUnit:
 
 
 @dataclass(frozen=True)
+class Onto:
+    """A loop's carry, plus terms of `unit` alone (None: plus nothing yet).
+
+    Which of two such terms is added, if any, may depend on that unit.
+    """
+
+    carry: int
+    unit: PerUnit | None = None
+
+    def plus(self, unit: PerUnit | None) -> "Onto | None":
+        """With one more term; None where that is of another unit."""
+        if unit is None or self.unit in (None, unit):
+            return replace(self, unit=unit or self.unit)
+        return None
+
+
+@dataclass(frozen=True)
 class Sum:
     level: int = 0
+    onto: Onto | None = None
     fed: Cause | None = field(default=None, compare=False)
 
 
@@ -166,10 +225,35 @@ def join(a: State, b: State, cause: Cause) -> State:
             if isinstance(y, PerUnit):
                 return replace(y, level=level, own=frozenset())
         if isinstance(x, Sum) and as_sum(y) is not None:
-            return replace(x, level=max(x.level, y.level))
-    if isinstance(a, PerUnit) and isinstance(b, PerUnit) and a.digits == b.digits:
+            onto = one_onto([x, y])
+            return replace(x, level=max(x.level, y.level), onto=onto)
+    if (
+        isinstance(a, PerUnit)
+        and isinstance(b, PerUnit)
+        and a.at(a.digits) == b.at(b.digits)
+    ):
         return replace(a, level=max(a.level, b.level), own=a.own & b.own)
     return Mixed(cause)
+
+
+def one_onto(states: Sequence[State]) -> Onto | None:
+    """What sums onto the same carry, with terms of the same unit, have in common."""
+    found: Onto | None = None
+    for state in states:
+        onto = state.onto if isinstance(state, Sum) else None
+        if onto is None or (found is not None and found.carry != onto.carry):
+            return None
+        found = onto if found is None else found.plus(onto.unit)
+        if found is None:
+            return None
+    return found
+
+
+def one_unit(state: State) -> PerUnit | None:
+    """Which unit a value is of, that is of one alone."""
+    if isinstance(state, PerUnit) and not state.axes:
+        return state.at(state.digits)
+    return None
 
 
 def as_sum(state: State) -> State | None:
@@ -178,5 +262,5 @@ def as_sum(state: State) -> State | None:
     The contribution of the unit that a loop is at is a sum with one term.
     """
     if isinstance(state, PerUnit) and not state.axes:
-        return Sum(state.level, state.fed)
+        return Sum(state.level, fed=state.fed)
     return state if isinstance(state, Sum | Zero) else None

@@ -24,17 +24,19 @@ def dot_general(op: Op) -> State:
         axes = set(op.axes(i))
         if not axes & contracted[i]:
             continue
-        if not axes <= contracted[i]:
+        batch = (lb, rb)[i]
+        if not axes <= contracted[i] | set(batch):
             return op.mixed("it sums over a part of the units only")
         other = op.states[1 - i]
         if isinstance(other, PerUnit):
             mine = op.states[i]
             assert isinstance(mine, PerUnit)
-            partner = dict(zip((lc, rc)[i], (lc, rc)[1 - i], strict=True))
+            to = zip(((lc, lb), (rc, rb))[i], ((lc, lb), (rc, rb))[1 - i], strict=True)
+            partner = dict(p for a, b in to for p in zip(a, b, strict=True))
             moved = op.place(i, partner.get)
-            if moved != PerUnit(other.digits):
+            if moved != other.at(other.digits):
                 return op.mixed(_ACROSS)
-        return op.total()
+        return op.apart(i, contracted[i], "it sums over a part of the units only")
     return op.combine(op.place(i, out[i].get, _ACROSS) for i in (0, 1))
 
 
@@ -51,7 +53,7 @@ def conv(op: Op) -> State:
             break
         other = op.states[1 - i]
         if isinstance(other, PerUnit):
-            if op.place(i, {mine: partner}.get) != PerUnit(other.digits):
+            if op.place(i, {mine: partner}.get) != other.at(other.digits):
                 return op.mixed(_ACROSS)
         return op.total()
     # Convolutions of single units under `vmap` are groups of one convolution.

@@ -18,7 +18,7 @@ def same_values(op: Op) -> State:
     dtype = op.params.get("new_dtype", np.dtype(np.int32))
     wide = dtype.kind in "iu" and dtype.itemsize >= 4  # a narrow one would wrap around
     if isinstance(state, PerUnit) and isinstance(kept, PerUnit) and wide:
-        return PerUnit(kept.digits, own=state.own)
+        return kept.at(kept.digits, state.own)
     return kept
 
 

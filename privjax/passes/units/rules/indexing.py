@@ -9,13 +9,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from privjax.passes.units.op import Op, Rule, all_of, one_of
-from privjax.passes.units.rules.structural import counts
-from privjax.passes.units.states import Mixed, PerUnit, State, Sum, Zero
+from privjax.passes.units.rules.structural import counts, some
+from privjax.passes.units.states import (
+    Mixed,
+    Own,
+    PerUnit,
+    Public,
+    State,
+    Zero,
+)
 
 _ACROSS = "it looks up or writes values of other units"
+_PICKED = (
+    "it picks units by a computed index; loop over the units themselves "
+    "(jax.lax.scan with the batch as its inputs), or use jax.vmap"
+)
 
 
-def own_columns(op: Op, i: int) -> frozenset[int]:
+def own_columns(op: Op, i: int) -> Own:
     state = op.states[i]
     return state.own if isinstance(state, PerUnit) else frozenset()
 
@@ -60,18 +71,21 @@ def scatter(op: Op, adds: bool = False) -> State:
     if not isinstance(unit, PerUnit):
         return unit
     to = whole | paired
-    for column in own_columns(op, 1):
-        axis = n.scatter_dims_to_operand_dims[column]
-        if axis in n.inserted_window_dims and unit.axis in batch:
-            if update[unit.axis] == shape[axis]:  # else positions are not their own
-                to |= {unit.axis: axis}
+    for column, k in own_columns(op, 1):
+        axis, here = n.scatter_dims_to_operand_dims[column], unit.alone(k)
+        if axis in n.inserted_window_dims and here in batch and here is not None:
+            if update[here] == shape[axis]:  # else positions are not their own
+                to |= {here: axis}
     if all(a in to for a in unit.axes):
         digits = tuple(
             d if d.axis is None else replace(d, axis=to[d.axis]) for d in unit.digits
         )
-        return op.combine([PerUnit(digits), *([op.states[0]] if op.is_unit(0) else [])])
+        return op.combine([unit.at(digits), *([op.states[0]] if op.is_unit(0) else [])])
     if adds and isinstance(op.states[0], Zero) and all(a in batch for a in unit.axes):
-        return Sum()
+        side = 1 if op.is_unit(1) else 2
+        kept = n.scatter_indices_batching_dims
+        kept = kept if side == 1 else [batch[a] for a in kept]
+        return op.apart(side, set(op.axes(side)) - set(kept), _ACROSS)
     if adds and not op.is_unit(0):
         return op.mixed("it adds units into values that are not known to be zero")
     return op.mixed(_ACROSS)
@@ -90,24 +104,44 @@ def _operand(
 ) -> State:
     """Where the unit axis of the operand that is looked up goes."""
     (state, rows), shape = op.states[:2], op.shapes[0]
-    axis = state.axis if isinstance(state, PerUnit) else None
-    if axis is not None and axis in index_map and sizes[axis] == 1:
+    for k in range(len(state.digits) if isinstance(state, PerUnit) else 0):
+        assert isinstance(state, PerUnit)
+        axis = state.alone(k)
+        if axis is None or axis not in index_map or sizes[axis] != 1:
+            continue
         column = index_map.index(axis)
         # Position k looks up position k only where both have equally many.
         if isinstance(rows, PerUnit):
-            same = rows.axis is not None and op.shapes[1][rows.axis] == shape[axis]
-            if column in rows.own and same and rows.axis is not None:
-                to = to | {axis: batch[rows.axis]}
+            if (column, k) in rows.own and len(rows.digits) == len(state.digits):
+                here = rows.alone(k)
+                if here is not None and op.shapes[1][here] == shape[axis]:
+                    to = to | {axis: batch[here]}
         elif op.shapes[1] == (shape[axis], 1) and counts(rows, 0):
             to = to | {axis: batch[0]}
     return op.place(0, to.get, _ACROSS)
 
 
+def position(state: State) -> int | None:
+    """The number that an index is known to be."""
+    if isinstance(state, Zero):
+        return 0
+    known = state.known if isinstance(state, Public) else None
+    return None if known is None else int(known.value)
+
+
 def dynamic_slice(op: Op) -> State:
     sizes, shape = op.params["slice_sizes"], op.shapes[0]
+    for a in op.axes(0):
+        start = position(op.states[1 + a])
+        if sizes[a] != shape[a] and start is not None:
+            start = min(max(start, 0), shape[a] - sizes[a])
+            found = some(op, 0, a, slice(start, start + sizes[a]))
+            if found is not None:
+                others = [s for s in op.states[1:] if isinstance(s, PerUnit)]
+                return op.combine([found, *others])
     return op.combine(
         [
-            op.place(0, lambda a: a if sizes[a] == shape[a] else None, _ACROSS),
+            op.place(0, lambda a: a if sizes[a] == shape[a] else None, _PICKED),
             *(op.states[i] for i in range(1, len(op.states))),
         ]
     )

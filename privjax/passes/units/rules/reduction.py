@@ -28,7 +28,7 @@ def reduce_sum(op: Op) -> State:
     if axes and axes <= over:
         return op.total()
     if axes & over:
-        return op.mixed("it sums over a part of the units only")
+        return op.apart(0, over, "it sums over a part of the units only")
     return over_axes(op)
 
 
