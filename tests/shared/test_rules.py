@@ -1,6 +1,7 @@
 """Every rule of the secret-sharing pass, eager and under jit, vmap and scan."""
 
 import operator
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -31,17 +32,36 @@ def check(case, shared, args):
         )
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_eager(case):
-    check(case, secret_shared(case.fun)(*case.args), case.args)
+# A program is compiled for so many cases at once: most of a small one is the same in all.
+TOGETHER = 12
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_jit_of_scan_of_vmap(case):
-    """Two lanes in each of two steps, in one compiled program."""
-    shared = secret_shared(case.fun, parties=3)
-    lanes = [np.stack([a, a[::-1]]) for a in case.args]
-    steps = [np.stack([a, a[::-1]]) for a in lanes]
+def programs(lead):
+    """(function of the cases' arguments, the arguments) of case number `lead` and after."""
+    cases = CASES[lead : lead + TOGETHER]
+
+    def together(*args):
+        return [c.fun(*a) for c, a in zip(cases, args, strict=True)]
+
+    return together, [tuple(c.args) for c in cases]
+
+
+@cache
+def eager(lead):
+    fun, args = programs(lead)
+    return secret_shared(fun)(*args)
+
+
+def lanes_of(args):
+    """Two lanes in each of two steps: the values forwards and backwards."""
+    lanes = [np.stack([a, a[::-1]]) for a in args]
+    return tuple(np.stack([a, a[::-1]]) for a in lanes)
+
+
+@cache
+def scanned(lead):
+    fun, args = programs(lead)
+    shared = secret_shared(fun, parties=3)
     keys = jax.random.split(insecure_key(3), (2, 2))
 
     @jax.jit
@@ -52,10 +72,22 @@ def test_jit_of_scan_of_vmap(case):
 
         return lax.scan(step, 0, (keys, steps))[1]
 
-    result = everything(keys, steps)
+    return everything(keys, tuple(map(lanes_of, args)))
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda i: CASES[i].name)
+def test_eager(number):
+    own, lead = number % TOGETHER, number - number % TOGETHER
+    check(CASES[number], eager(lead)[own], CASES[number].args)
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=lambda i: CASES[i].name)
+def test_jit_of_scan_of_vmap(number):
+    own, lead = number % TOGETHER, number - number % TOGETHER
+    steps = lanes_of(CASES[number].args)
     for at in np.ndindex(2, 2):
-        mine = jax.tree.map(operator.itemgetter(at), result)
-        check(case, mine, [a[at] for a in steps])
+        mine = jax.tree.map(operator.itemgetter(at), scanned(lead)[own])
+        check(CASES[number], mine, [a[at] for a in steps])
 
 
 @pytest.mark.parametrize("ring_bits, fractional_bits", [(32, 8), (64, 24)])
