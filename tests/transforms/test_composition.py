@@ -1,4 +1,6 @@
-"""Transformations inside of transformations, inner first."""
+"""Transformations inside of transformations, inner first, and one after the other."""
+
+from functools import partial
 
 import fast
 import jax
@@ -88,3 +90,18 @@ def test_one_key_in_every_lane_gives_distinct_noise():
     lanes = jax.jit(jax.vmap(lambda w, k: fun(w, BATCH, key=k), in_axes=(0, None)))
     out = np.asarray(lanes(w, insecure_key(2)))[..., 0]
     assert len(np.unique(out[:, 0])) == 4
+
+
+@pytest.mark.parametrize(
+    "protocol, parties", [("reference", 2), ("semi2k", 3), ("replicated3", 3)]
+)
+def test_shares_pass_from_call_to_call(protocol: str, parties: int) -> None:
+    """Kept outputs, numbers and bits, beside fresh shares."""
+    shared = partial(privjax.secret_shared, protocol=protocol, parties=parties)
+    x = np.array([1.5, -2.0, 0.25], np.float32)
+    doubled, positive = shared(lambda x: (x * 2, x > 0), reveal=False)(x)
+    other = privjax.share(x, parties, protocol)
+    joined = shared(lambda a, b, p: jnp.where(p, a + b, -b))
+    got = joined(doubled, other, positive)
+    np.testing.assert_allclose(got, np.where(x > 0, 3 * x, -x), atol=1e-4)
+    np.testing.assert_allclose(privjax.reveal(doubled), 2 * x, atol=1e-4)

@@ -99,7 +99,8 @@ BOUNDS: dict[str, Bound] = {
         12,
         43,
         "x > 0 or integer y",
-        "+-M where it does not fit; a negative x counts as 0 for other y; 0^0 is 1",
+        "+-M where it does not fit; for other y a negative x counts as 0, or as -x if y is "
+        "secret; 0^0 is 1",
     ),
     "lgamma": _relative(
         12, 29, "x > 0, relative to lgamma(1 - x) for x < 0", "M where it does not fit"

@@ -6,9 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from privjax.core import markers
 from privjax.protocols.elements import from_words, to_words
+from privjax.protocols.party import PARTY
 from privjax.protocols.shares import Arith, Bit
 from privjax.protocols.tuples import Noise
 
@@ -57,11 +59,16 @@ def pack(x: Arith | Bit) -> Any:
 
 
 def unpack_arith(words: Any, dtype: Any) -> Arith:
-    return Arith(from_words(words))
+    return Arith(from_words(_alike(words)))
 
 
 def unpack_bits(words: Any) -> Bit:
-    return Bit(words[..., 0].astype(np.uint8))
+    return Bit(_alike(words)[..., 0].astype(np.uint8))
+
+
+def _alike(words: Any) -> Any:
+    """What all parties hold, as a value that does not depend on the party."""
+    return lax.pmax(words, PARTY)
 
 
 def combine_arith(words: Any, dtype: Any) -> tuple[Any, Any]:
