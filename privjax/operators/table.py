@@ -115,14 +115,14 @@ def _error(name: str, example: Example) -> str:
     if name in BOUNDS:
         return str(BOUNDS[name])
     if example.tolerance == 0:
-        return WITHIN.get(name, "exact")
+        return "exact"
     return NOTES.get(name, "exact")
 
 
-WITHIN = {"rem": "exact; of reals with |x / y| < 2^26"}
 _PRODUCT = "2^-17: one truncation"
 _STEPS = "2^-17 for each product in it"
 NOTES = {
+    "rem": "exact; of reals for quotients below 2^26",
     **dict.fromkeys(("mul", "square", "dot_general", "conv_general_dilated"), _PRODUCT),
     **dict.fromkeys(
         (

@@ -48,34 +48,25 @@ def test_examples_equal_jax(group):
             assert error <= tolerance, (name, error)
 
 
-def test_the_page_lists_every_primitive_and_counts():
+def test_most_primitives_are_ruled():
     text = PAGE.read_text()
-    for name in NAMES:
-        assert f"| `{name}` |" in text, f"run: privjax operators > {PAGE.name}"
     ruled = len(NAMES) - text.count("| refused: ")
     assert text.startswith(f"# Operators\n\n{ruled} of JAX's {len(NAMES)} primitives")
     assert ruled >= 185
 
 
-def test_the_page_says_what_the_sweep_found():
+def test_most_functions_pass():
     """At least 90 % of the functions that plain JAX runs, and no crash."""
     found = json.loads((ROOT / "benchmarks" / "results" / "sweep.json").read_text())
     assert (found["passed"], found["ran"]) == table.SWEPT
     assert found["passed"] >= 0.9 * found["ran"]
     assert not [v for v in found["functions"].values() if v.startswith("crash")]
-    line = next(v for v in operators.page(["add"]).splitlines() if "jax.nn" in v)
-    assert line in PAGE.read_text().splitlines(), (
-        f"run: privjax operators > {PAGE.name}"
-    )
 
 
-@pytest.mark.parametrize("name", NAMES[::9])
-def test_the_page_is_current(name):
-    """Errors, rounds and bytes as measured now."""
-    (row,) = operators.rows([name])
-    assert operators.line(row) in PAGE.read_text().splitlines(), (
-        f"run: privjax operators > {PAGE.name}"
-    )
+def test_the_page_is_current():
+    """Errors, rounds and bytes of every primitive as measured now."""
+    now, page = operators.page([]).splitlines(), PAGE.read_text().splitlines()
+    assert now == page, f"run: privjax operators > {PAGE.name}"
 
 
 @pytest.mark.parametrize(
