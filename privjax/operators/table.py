@@ -209,6 +209,7 @@ def page(names: Sequence[str] = ()) -> str:
 
 def line(r: Row) -> str:
     """A row of the page."""
+    error = r.error.replace("|", "\\|")
     if not r.ruled:
-        return f"| `{r.name}` | {r.error} | | | |"
-    return f"| `{r.name}` | {r.error} | {r.rounds} | {r.sent:.4g} | {r.dealt:.4g} |"
+        return f"| `{r.name}` | {error} | | | |"
+    return f"| `{r.name}` | {error} | {r.rounds} | {r.sent:.4g} | {r.dealt:.4g} |"
