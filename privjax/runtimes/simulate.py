@@ -61,12 +61,15 @@ def online(
         def party(seed: Any, own: Any, *values: Any) -> list[Any]:
             return run(Online(seed, parties, own), program, values)
 
-        return jax.vmap(
+        results = jax.vmap(
             party,
             in_axes=(0, 0, *(0 if own else None for own in per_party_in)),
-            out_axes=[0 if own else None for own in per_party_out],
             axis_name=PARTY,
             axis_size=parties,
         )(seeds, corrections, *inputs)
+        # What all parties learn each may have put together by itself.
+        return [
+            x if own else x[0] for x, own in zip(results, per_party_out, strict=True)
+        ]
 
     return fun
