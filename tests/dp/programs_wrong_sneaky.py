@@ -291,7 +291,7 @@ def weighted_by_softmax_of_losses(params: Any, batch: Any) -> Any:
 @step
 def found_by_root_finding(params: Any, batch: Any) -> Any:
     mean = batch[0].mean()
-    root = lax.custom_root(
+    root = lax.custom_root(  # LEAK, as JAX 0.11 has it
         lambda x: x**3 - mean,  # LEAK
         1.0,
         lambda f, x: x - f(x),
