@@ -305,8 +305,11 @@ def through_network(arrays: Sequence[Any], num_keys: int, ties: bool) -> list[An
 # -- the largest k -------------------------------------------------------------------------
 
 
-def _top_k(x: Any, *, k: int, axis: int) -> list[Any]:
-    """The k largest in descending order, and where: of equals the first comes first."""
+def _top_k(x: Any, *, k: int, axis: int, is_stable: bool = True) -> list[Any]:
+    """The k largest in descending order, and where: of equals the first comes first.
+
+    JAX 0.11 says whether that is asked for.
+    """
     v = jnp.moveaxis(x, axis, 0)
     index = lax.broadcasted_iota(np.int32, v.shape, 0)
     values, index = _largest(v, index, k)
