@@ -40,7 +40,7 @@ from privjax.passes.units import (
     Zero,
     per_unit,
 )
-from privjax.passes.units.analysis import _Walk as Walk
+from privjax.passes.units.analysis import Walk
 from privjax.passes.units.states import Part
 from privjax.prg.chacha20 import Purpose, derive
 

@@ -113,12 +113,12 @@ def analyse(
             raise InputError(f"private inputs have {units} and {size} units.")
         units = size
         ins.append(per_unit(axis, size))
-    walk = _Walk(released or {}, strict, parts=True)
+    walk = Walk(released or {}, strict, parts=True)
     outs, labels = infer(walk, closed, ins)
     return UnitAnalysis(closed, outs, labels, walk.demands, walk.natural, walk.leaks)
 
 
-class _Walk(Analysis):
+class Walk(Analysis):
     """`parts`: whether slices of the units, and sums over them, are followed."""
 
     def __init__(
