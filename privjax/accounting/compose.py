@@ -95,11 +95,21 @@ def _composed(
         return 0.0
     parts = [(json.loads(text), count) for text, count in key]
     if accountant == "auto":
-        try:
-            return _by_pld(parts, delta, neighbours)
-        except Unsupported:
-            return _by_rdp(parts, delta, neighbours)
+        return _least(parts, delta, neighbours)
     return _BY[accountant](parts, delta, neighbours)
+
+
+def _least(parts: Sequence[Any], delta: float, neighbours: str) -> float:
+    """By privacy loss distributions; else by Renyi divergences.
+
+    What these amplify can be less than what they lose: both are bounds.
+    """
+    plain = [(events.unamplified(e), n) for e, n in parts]
+    try:
+        found = _by_pld(plain, delta, neighbours)
+    except Unsupported:
+        return _by_rdp(parts, delta, neighbours)
+    return found if plain == parts else min(found, _by_rdp(parts, delta, neighbours))
 
 
 def _by_pld(
@@ -116,12 +126,7 @@ def _by_pld(
 def _by_rdp(
     parts: Sequence[Any], delta: float, neighbours: str, integers: bool = False
 ) -> float:
-    kinds = {e.get("event", e)["kind"] for e, _ in parts}
-    accountant = events.rdp_accountant(integers or "skellam" in kinds, neighbours)
-    for event, count in parts:
-        for one in events.to_rdp(event, count, neighbours):
-            accountant.compose(one)
-    return float(accountant.get_epsilon(delta))
+    return events.rdp_epsilon(parts, delta, neighbours, integers)
 
 
 def _by_gdp(parts: Sequence[Any], delta: float, neighbours: str) -> float:

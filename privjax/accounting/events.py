@@ -15,27 +15,30 @@ randomized_response   noise_parameter, buckets                         pld, rdp
 poisson               rate, event (gaussian or pure)                   pld, rdp, gdp
 truncated_poisson     rate, capacity, units, event (gaussian)          pld
 fixed_size            size, units, event (gaussian); replace_one       rdp
+balls_in_bins         bins, event (gaussian): one epoch of so many     rdp
+                      batches, each unit in one at random
 once                  event; zero_out or replace_one                   as the event
 non_private           -                                                infinite
 ====================  ===============================================  ================
 
 Any event may have "distance": the total variation distance of the mechanism from the
 one that is described; the ledger adds it to delta. All arithmetic about privacy losses
-is Google's dp-accounting.
+is Google's dp-accounting, but for the divergences of allocation.py.
 """
 
 import functools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dp_accounting
 import numpy as np
-from dp_accounting import pld, rdp
+from dp_accounting import rdp
 from dp_accounting.pld import common
 from dp_accounting.pld import privacy_loss_distribution as plds
 
+from privjax.accounting import allocation
 from privjax.errors import InputError
 
 Event = dict[str, Any]
@@ -75,6 +78,7 @@ KINDS: dict[str, tuple[dict[str, Any], tuple[str, ...], frozenset[str]]] = {
         ("gaussian",),
         frozenset({"replace_one"}),
     ),
+    "balls_in_bins": ({"bins": _COUNT}, ("gaussian",), ANY),
     "once": ({}, ("gaussian", "pure", "zcdp", "skellam"), _FIXED_NUMBER),
     "non_private": ({}, (), ANY),
 }
@@ -137,6 +141,11 @@ def private(event: Event) -> bool:
     if inner is not None:
         return private(inner)
     return event["kind"] != "non_private" and event.get("noise_multiplier", 1) > 0
+
+
+def unamplified(event: Event) -> Event:
+    """What holds for an epoch of bins whichever batch a unit is in: it is in one."""
+    return event["event"] if event["kind"] == "balls_in_bins" else event
 
 
 def _amplified(rate: float, epsilon: float) -> float:
@@ -281,15 +290,33 @@ ORDERS = np.array([*range(2, 65), 80, 96, 128, 192, 256, 384, 512, 768, 1024])
 _DEFAULT_ORDERS = None
 
 
-def rdp_accountant(integer_orders: bool, neighbours: str) -> Any:
-    """A fresh Renyi accountant."""
-    orders = ORDERS if integer_orders else _DEFAULT_ORDERS
-    return rdp.RdpAccountant(orders=orders, neighboring_relation=NEIGHBOURS[neighbours])
+def rdp_epsilon(
+    parts: Sequence[tuple[Event, int]], delta: float, neighbours: str, integers: bool
+) -> float:
+    """Epsilon of events, each so many times, by adding up their Renyi divergences.
 
-
-def pld_identity() -> Any:
-    """The privacy loss distribution of releasing nothing."""
-    return pld.privacy_loss_distribution.identity()
+    Args:
+      integers: whether whole orders are enough, which take no series.
+    """
+    kinds = {e.get("event", e)["kind"] for e, _ in parts}
+    orders = ORDERS if integers or "skellam" in kinds else _DEFAULT_ORDERS
+    if neighbours == "replace_one":  # a bin for a bin: nothing better is known
+        parts = [(unamplified(e), n) for e, n in parts]
+    allocated = [(e, n) for e, n in parts if e["kind"] == "balls_in_bins"]
+    if allocated:
+        orders = np.array(allocation.ORDERS)
+    accountant = rdp.RdpAccountant(
+        orders=orders, neighboring_relation=NEIGHBOURS[neighbours]
+    )
+    for event, count in parts:
+        if event["kind"] != "balls_in_bins":
+            for one in to_rdp(event, count, neighbours):
+                accountant.compose(one)
+    curve = accountant.rdp
+    for event, count in allocated:
+        z = event["event"]["noise_multiplier"]
+        curve = curve + count * allocation.divergences(z, event["bins"])
+    return float(rdp.compute_epsilon(accountant.orders, curve, delta)[0])
 
 
 # -- the Gaussian approximation --------------------------------------------------------

@@ -3,22 +3,20 @@
 =============  =====================================  ==================================
 sampler        batches                                what it charges
 =============  =====================================  ==================================
-`BallsInBins`  each epoch puts every unit into one    one release an epoch, without
-               of `bins` batches, independently       amplification (see `epsilon`)
+`BallsInBins`  each epoch puts every unit into one    an epoch of random allocation
+               of `bins` batches, independently       (Gaussian noise: amplified)
 `Shuffled`     each epoch in a new order              one release an epoch, without
                                                       amplification; zero_out, replace_one
 `Streamed`     an iterator, once through              one release; zero_out, replace_one
 =============  =====================================  ==================================
 
 Batches of `BallsInBins` (Chua et al. 2024, "Balls-and-bins sampling for DP-SGD") are less
-predictable than those of a shuffle: `BallsInBins.epsilon` is a bound by Renyi divergences
-of random allocation (allocation.py). The ledger has no event for it and is charged
-without amplification: within an epoch a unit is in one batch, and whatever the others
-do, that is one release. For shuffled batches nothing better holds in general (Chua et al.
-2024, "How private are DP-SGD implementations?"): figures for Poisson sampling do not.
+predictable than those of a shuffle, and amplify (accounting/allocation.py). Within an
+epoch a unit is in one batch, and whatever the others do, that is one release: for
+shuffled batches nothing better holds in general (Chua et al. 2024, "How private are
+DP-SGD implementations?"), and figures for Poisson sampling do not.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -28,7 +26,7 @@ import jax
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-from privjax.dp import allocation, batches
+from privjax.dp import batches
 from privjax.dp.sampling import (
     Batch,
     Event,
@@ -85,38 +83,18 @@ class BallsInBins(Sampler):
         self, mechanism: Any, steps: int, values: int = 0
     ) -> list[tuple[Event, int]]:
         event, far = parts(mechanism, values)
+        if event["kind"] == "gaussian":
+            event = {"kind": "balls_in_bins", "bins": self.bins, "event": event}
         return per_epoch(event, far + self.lost, steps, self.bins)
 
     @property
     def lost(self) -> float:
+        if self.room >= self.units:
+            return 0.0
         return float(stats.binom.sf(self.room, self.units + 1, 1 / self.bins))
 
     def participation(self, start: int, steps: int) -> tuple[int, int]:
         return _epochs(start, steps, self.bins), 1
-
-    def epsilon(self, *, noise_multiplier: float, epochs: int, delta: float) -> float:
-        """Epsilon of so many epochs with Gaussian noise, amplified by the random bins.
-
-        For one unit added, removed or zeroed out. An upper bound (see allocation.py),
-        beside what a ledger says of the sampler's `charge`, which has no amplification;
-        batches that lack a unit are taken from delta in both.
-
-        Raises: InputError for arguments out of range.
-        """
-        if not 0 < delta < 1 or epochs < 0 or epochs != int(epochs):
-            raise InputError(f"delta={delta}, epochs={epochs}.")
-        if epochs == 0:
-            return 0.0
-        lost = self.lost * self.bins * epochs
-        found = 0.0
-        while True:  # the least fixed point, from below
-            left = delta - (1 + math.exp(min(found, 700.0))) * lost
-            if left <= 0:
-                return math.inf
-            more = allocation.epsilon(noise_multiplier, self.bins, epochs, left)
-            if not lost or more <= found * (1 + 1e-12):
-                return more
-            found = more
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ exp(k (k - 1) / 2 z^2):
     D_a(Q || P) = log E_Q[(mean of L)^-(a - 1)] / (a - 1), by E[A^-b] =
                   integral of s^(b - 1) E[exp(-s A)] ds / Gamma(b).
 
-Epochs compose by adding these up. To epsilon by Canonne, Kamath and Steinke 2020, "The
-discrete Gaussian for differential privacy", proposition 12.
+Epochs compose by adding these up; dp-accounting turns the sum into an epsilon.
 """
 
 import functools
@@ -107,14 +106,3 @@ def _without_the_unit(z: float, bins: int) -> np.ndarray:
     settled = (ends < np.max(terms, axis=1) - 40) & (b / (bins * z) < _REACH)
     exact = (moments + _MARGIN) / b
     return np.where(settled, np.clip(exact, 0, bound), bound)
-
-
-def epsilon(noise_multiplier: float, bins: int, epochs: int, delta: float) -> float:
-    """Epsilon of epochs of balls-in-bins batches with Gaussian noise.
-
-    For one unit added, removed or zeroed out.
-    """
-    a = np.array(ORDERS, float)
-    total = epochs * divergences(noise_multiplier, bins)
-    found = total + np.log1p(-1 / a) - (math.log(delta) + np.log(a)) / (a - 1)
-    return max(0.0, float(np.min(found)))
