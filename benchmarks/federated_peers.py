@@ -6,6 +6,9 @@ shuffling; 10 clients x 600 examples, 100 x 60 and 1000 x 20. Every system runs 
 the norm of the parameters after one round from one start: equal, but for FedJAX, which
 fills a client's short last batch with its first examples.
 
+Rows with "2 devices" divide the clients over two devices; on a CPU these are two of the
+host's, which the row's own process asks for before JAX starts.
+
 Peers are optional: a row says "not installed" where one is not. Each has its own needs
 (FedJAX an old JAX, Flower a pin or two, see below), so that they are best run from their
 own environments: with
@@ -33,6 +36,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import peers
 from benchmarks.peers import Row
@@ -40,6 +44,7 @@ from benchmarks.peers import Row
 # Clients, and the examples of each.
 WORKLOADS = {10: 600, 100: 60, 1000: 20}
 SIZES, BATCH, RATE = (784, 128, 10), 32, 0.1
+DEVICES = 2
 Params = list[tuple[Any, Any]]
 
 
@@ -126,6 +131,27 @@ def by_scan(clients: int) -> Row:
     return timed(jax.jit(round_))
 
 
+def by_scan_over_devices(clients: int) -> Row:
+    """Each device scans its own clients; their sums meet in one psum."""
+    mesh = jax.make_mesh((DEVICES,), ("clients",))
+    everywhere, mine = PartitionSpec(), PartitionSpec("clients")
+    x, y = jax.device_put(data(clients), NamedSharding(mesh, mine))
+
+    def part(params: Params, x: Any, y: Any) -> Params:
+        def body(total: Params, own: Any) -> Any:
+            return jax.tree.map(jnp.add, total, client_update(params, *own)), None
+
+        total, _ = jax.lax.scan(body, jax.tree.map(jnp.zeros_like, params), (x, y))
+        return jax.tree.map(lambda t: jax.lax.psum(t, "clients") / clients, total)
+
+    specs = (everywhere, mine, mine)
+    round_ = jax.shard_map(
+        part, mesh=mesh, in_specs=specs, out_specs=everywhere, check_vma=False
+    )
+    compiled = jax.jit(round_)
+    return timed(lambda params: compiled(params, x, y))
+
+
 def by_vmap(clients: int) -> Row:
     x, y = map(jnp.asarray, data(clients))
 
@@ -145,17 +171,31 @@ def federated(clients: int) -> Row:
 
 
 def algorithm(clients: int) -> Row:
+    return fedavg("auto", tuple(map(jnp.asarray, data(clients))))
+
+
+def algorithm_over_devices(clients: int) -> Row:
+    from privjax import fl
+
+    there = fl.Sharded(jax.make_mesh((DEVICES,), ("clients",)))
+    return fedavg(there, there.place(data(clients)))
+
+
+def fedavg(runtime: Any, own: Any) -> Row:
     import optax
 
     from privjax import fl
 
-    fedavg = fl.fedavg(
-        losses, client=optax.sgd(RATE), batch_size=BATCH, weigh="clients"
+    algorithm = fl.fedavg(
+        losses,
+        client=optax.sgd(RATE),
+        batch_size=BATCH,
+        weigh="clients",
+        runtime=runtime,
     )
-    own = tuple(map(jnp.asarray, data(clients)))
-    first = fedavg.init(start())
+    first = algorithm.init(start())
     return timed(
-        lambda params: fedavg.round(first._replace(params=params), own)[0].params
+        lambda params: algorithm.round(first._replace(params=params), own)[0].params
     )
 
 
@@ -277,11 +317,27 @@ SYSTEMS: dict[str, tuple[str, str | None, Callable[[int], Row]]] = {
     "vmap": ("vmap by hand", None, by_vmap),
     "federated": ("privjax.federated", "privjax", federated),
     "fedavg": ("privjax.fl.fedavg", "privjax", algorithm),
+    "scan over devices": (
+        f"scan by hand, {DEVICES} devices",
+        None,
+        by_scan_over_devices,
+    ),
+    "fedavg over devices": (
+        f"privjax.fl.fedavg, {DEVICES} devices",
+        "privjax",
+        algorithm_over_devices,
+    ),
     "drjax": ("DrJAX", "drjax", drjax),
     "fedjax": ("FedJAX", "fedjax", fedjax),
     "flower": ("Flower, simulation", "flwr", flower),
 }
 SLOW = {("vmap", 1000), ("drjax", 1000)}
+DIVIDED = ("scan over devices", "fedavg over devices")
+
+
+def too_few_devices() -> bool:
+    """A CPU is as many devices as a process asks for."""
+    return jax.default_backend() != "cpu" and jax.device_count() < DEVICES
 
 
 def rows() -> list[Row]:
@@ -292,6 +348,8 @@ def rows() -> list[Row]:
             row: Row = {"name": f"{clients} x {examples}", "round": name}
             if (system, clients) in SLOW and jax.default_backend() == "cpu":
                 row["note"] = "left out: minutes on a CPU"
+            elif system in DIVIDED and too_few_devices():
+                row["note"] = f"left out: fewer than {DEVICES} devices"
             else:
                 row |= peers.measured(__file__, system, str(clients), needs)
             found[system] = row
@@ -301,5 +359,7 @@ def rows() -> list[Row]:
 
 if __name__ == "__main__":
     _, needs, round_ = SYSTEMS[sys.argv[1]]
+    if sys.argv[1] in DIVIDED:
+        jax.config.update("jax_num_cpu_devices", DEVICES)
     row = peers.one(needs, lambda: round_(int(sys.argv[2])))
     print(json.dumps({**row, "jax": jax.__version__}))

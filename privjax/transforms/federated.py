@@ -13,7 +13,7 @@ from privjax import _compat
 from privjax.aggregation.methods import resolve
 from privjax.aggregation.secure import too_few
 from privjax.core.trace import Call, Traced
-from privjax.errors import InputError, RangeError
+from privjax.errors import InputError, LeakError, RangeError
 from privjax.passes import federated as passes
 from privjax.prg.chacha20 import Purpose, derive
 from privjax.transforms.base import (
@@ -122,6 +122,7 @@ class Federated(Transformed):
         check = self.method.needs_key and not _compat.under_trace()
         if check:
             self._recoverable(words, survivors)
+            self._of_many(weights, survivors)
         given = (weights, survivors, clip)
         out, fits = self._compiled(static, check, values, given, words)
         if check and not isinstance(fits, _compat.Tracer) and not fits:
@@ -146,6 +147,27 @@ class Federated(Transformed):
         found = jax.jit(test)(_sums_key(words), survivors)
         if not isinstance(found, _compat.Tracer) and not found:
             raise too_few(self.method, survivors)
+
+    def _of_many(self, weights: Any, survivors: Any) -> None:
+        """A hidden sum in which one client has all the weight hides nothing."""
+        known = [x for x in (weights, survivors) if x is not None]
+        noisy = getattr(self.method, "noise", None) is not None
+        if (
+            weights is None
+            or noisy
+            or any(isinstance(x, _compat.Tracer) for x in known)
+        ):
+            return
+        if len({x.shape for x in known}) > 1:
+            return  # refused when the clients are counted
+        there = np.all([np.asarray(x) > 0 for x in known], axis=0)
+        if there.size > 1 and np.sum(there) == 1:
+            raise LeakError(
+                f"{self.__name__}: of {there.size} clients only client "
+                f"{int(np.argmax(there))} has a weight in {self.weights_name}=, so that "
+                f"{self.method} would give away its update. Weigh more clients, or leave "
+                "the round out."
+            )
 
     # -- traced ------------------------------------------------------------------------
 
@@ -451,7 +473,8 @@ def federated(
       InputError: names, shapes or weights that do not fit; an integer result that
         depends on the clients' data.
       LeakError: client data would be handed to the host, or (level "round") something
-        other than a sum over clients would leave the clients.
+        other than a sum over clients would leave the clients; weights of zero for all
+        clients but one, where sums are secure.
       RangeError: secure sums of values that are not finite or too large. Under jit the
         result is NaN instead, and weights that sum to zero give NaN.
       ProtocolError: too few survivors for the method to recover the others' masks;

@@ -57,6 +57,13 @@ ERRORS: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         InputError,
         "aggregate='secret'",
     ),
+    "all weight on one": (
+        lambda: federated(update, aggregate="secure")(
+            PARAMS, DATA, weights=np.array([0.0, 2.0, 0.0, 0.0]), key=KEY
+        ),
+        LeakError,
+        "only client 1 has a weight in weights=",
+    ),
     "aggregate object": (
         lambda: federated(update, aggregate=3),
         InputError,

@@ -184,10 +184,19 @@ def test_a_plain_sum_that_a_loop_accumulates() -> None:
         add = lambda acc, x: (acc + x, None)  # noqa: E731
         return jax.lax.scan(add, jnp.zeros(data.shape[1:]), data)[0]
 
+    def running_mean(data: Any) -> Any:
+        def body(c: Any, x: Any) -> Any:
+            return (c[0] + 1, c[1] + (x - c[1]) / (c[0] + 1)), None
+
+        return jax.lax.scan(body, (0.0, jnp.zeros(data.shape[1:])), data)[0][1]
+
     data = DATA[0]
     close(federated(total, level="round")(data), jnp.sum(data, 0))
+    key = insecure_key(0)
+    secure = federated(total, level="round", aggregate="secure")(data, key=key)
+    np.testing.assert_allclose(secure, jnp.sum(data, 0), atol=1e-4)
     with pytest.raises(UnsupportedError, match=r"test_round_level.py:\d+.*jax.vmap"):
-        federated(total, level="round", aggregate="secure")(data)
+        federated(running_mean, level="round", aggregate="secure")(data, key=key)
 
 
 # -- rounds that leak ------------------------------------------------------------------

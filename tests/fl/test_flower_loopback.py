@@ -9,62 +9,20 @@ import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fl_flower import deployment, environment, port, running, until
 
 APP = Path(__file__).parent / "flower_app"
 CLIENTS, KILLED, LATE, RATE = 3, 1, 2, 0.1
-TOOLS = Path(sys.executable).parent
 
 flwr = pytest.importorskip("flwr", reason="Flower is not installed: privjax[flower]")
 
 
-def port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-@contextlib.contextmanager
-def running(log: Path, env: dict[str, str], name: str, *options: str) -> Iterator[int]:
-    """A process group of Flower's; its number."""
-    with open(log, "a") as file:
-        process = subprocess.Popen(
-            [str(TOOLS / name), *options],
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            env=env,
-            start_new_session=True,
-        )
-    try:
-        yield process.pid
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def until(there: Callable[[], bool], seconds: float, log: Path) -> None:
-    end = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < end, log.read_text()[-6000:]
-        time.sleep(0.1)
-
-
 def lines_of(path: Path) -> list[str]:
     return path.read_text().splitlines()
-
-
-def listening(number: int) -> bool:
-    with socket.socket() as s:
-        return s.connect_ex(("127.0.0.1", number)) == 0
 
 
 def data(i: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,36 +39,10 @@ def test_clients_over_flower(tmp_path: Path) -> None:
     log = tmp_path / "log"
     shutil.copytree(APP, tmp_path / "app")
     link = port()
-    env = {
-        **os.environ,
-        "FLWR_HOME": str(tmp_path / "home"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
-        "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-    }
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "config.toml").write_text(
-        f'[superlink]\ndefault = "here"\n\n[superlink.here]\n'
-        f'address = "127.0.0.1:{link}"\ninsecure = true\n'
-    )
+    env = environment(tmp_path, link)
     with contextlib.ExitStack() as stack:
         start = lambda *a: stack.enter_context(running(log, env, *a))  # noqa: E731
-        start(
-            "flower-superlink",
-            *("--insecure", "--port", str(link)),
-            "--disable-runtime-dependency-installation",
-        )
-        until(lambda: listening(link), 60, log)
-        nodes = [
-            start(
-                "flower-supernode",
-                *("--insecure", "--superlink", f"127.0.0.1:{link}"),
-                *("--port", str(port()), "--node-config", f"partition-id={i}"),
-            )
-            for i in range(CLIENTS)
-        ]
+        nodes = deployment(start, link, CLIENTS, log)
         folder = f'folder="{tmp_path}"'
         start("flwr", "run", str(tmp_path / "app"), "here", "-c", folder)
         until((tmp_path / "kill").exists, 240, log)

@@ -13,6 +13,9 @@ with, in `$FLWR_HOME/config.toml` (by default `~/.flwr/config.toml`):
     address = "127.0.0.1:8000"
     insecure = true
 
+Flower starts a process for each message, and a masked round takes five: it is a matter of
+seconds, on two cores a minute. `-c rounds=20` asks for more rounds than five.
+
 `--insecure` is for one machine: elsewhere give the SuperLink a certificate, and the
 SuperNodes keys (`--enable-supernode-auth`), for who is who is Flower's business.
 """

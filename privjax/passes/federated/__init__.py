@@ -2,7 +2,10 @@
 
 `client.py` maps one client's program over clients, `round.py` verifies a program that
 is already written over the clients axis and finds where it sums over them: `loops.py` asks
-what loops over clients carry, `places.py` whether constants (`known.py`) pick one client.
+what loops over clients carry, `places.py` whether constants (`known.py`) pick one client,
+`columns.py` whether several sums tell one. Clients by index (`indexed.py`), in Python loops
+(`unrolled.py`) or over devices by hand (`spread.py`) are first mapped over an axis; what a
+loop adds up is put side by side (`stacked.py`) where a method needs all of it.
 `survivors.py` leaves out the clients that dropped out.
 """
 

@@ -17,6 +17,8 @@ from privjax.core.labels import Labels
 
 # Larger constants are not looked at.
 LARGEST = 1 << 20
+# Equations that are computed step by step to see what a loop counts.
+_CHAIN = 1 << 12
 # What is no constant although it has no inputs: draws, and places in a mesh.
 _NOT = ("random", "threefry", "axis_index", "rng")
 
@@ -164,19 +166,45 @@ def _into_scan(eqn: Any, body: Any, values: Sequence[Value | None]) -> Values:
 def _counted(
     body: Any, var: Any, out: Any, start: np.ndarray, steps: int, known: Values
 ) -> np.ndarray | None:
-    """The values of a carry that counts, or stays as it is."""
-    shape = (steps, *start.shape)
+    """The values of a carry that is made of itself and of what is known: it counts, say."""
     if out is var:
-        return np.broadcast_to(start, shape)
-    eqn = next((e for e in body.eqns if out in e.outvars), None)
-    if eqn is None or eqn.primitive.name != "add" or var not in eqn.invars:
+        return np.broadcast_to(start, (steps, *start.shape))
+    made = {v: eqn for eqn in body.eqns for v in eqn.outvars}
+    chain: list[Any] = []
+    left = [out]
+    while left:
+        v = left.pop()
+        if isinstance(v, _compat.Literal) or v is var or v in known:
+            continue
+        if v not in made or made[v].effects or len(chain) > _CHAIN:
+            return None
+        if any(n in made[v].primitive.name for n in _NOT):
+            return None
+        if made[v] not in chain:
+            chain.append(made[v])
+            left += made[v].invars
+    if len(chain) == 1 and chain[0].primitive.name == "add" and var in chain[0].invars:
+        ins = chain[0].invars
+        by = value(ins[1] if ins[0] is var else ins[0], known)
+        if by is not None and not by.stepped:
+            count = np.arange(steps).reshape((steps,) + (1,) * start.ndim)
+            return (start + count * by.array).astype(start.dtype)
+    if steps * len(chain) > _CHAIN:
         return None
-    other = eqn.invars[1] if eqn.invars[0] is var else eqn.invars[0]
-    by = value(other, known)
-    if by is None or by.stepped:
-        return None
-    count = np.arange(steps).reshape((steps,) + (1,) * start.ndim)
-    return (start + count * by.array).astype(start.dtype)
+    order = [eqn for eqn in body.eqns if eqn in chain]
+    rows = [start]
+    with jax.ensure_compile_time_eval():
+        for k in range(steps - 1):
+            env = {var: rows[-1]}
+            for eqn in order:
+                ins = [env.get(v, _at(value(v, known), k)) for v in eqn.invars]
+                env.update(zip(eqn.outvars, _compat.bind(eqn, ins), strict=True))
+            rows.append(np.asarray(env[out]))
+    return np.stack(rows)
+
+
+def _at(x: Value | None, step: int) -> Any:
+    return None if x is None else x.array[step] if x.stepped else x.array
 
 
 def _array(x: Any) -> np.ndarray | None:

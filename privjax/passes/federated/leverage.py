@@ -13,12 +13,14 @@ import numpy as np
 _MOST = 0.99
 # Of larger arrays only single columns are looked at.
 _SOLVED = 1 << 18
-# Singular values below this part of the largest are rounding.
 _RANK = 1e-7
 
 
-def told(weights: np.ndarray) -> bool:
-    """Whether sums with these weights, [clients, values of each, sums], tell one's."""
+def told(weights: np.ndarray, rank: float = _RANK) -> bool:
+    """Whether sums with these weights, [clients, values of each, sums], tell one's.
+
+    Args:  rank: singular values below this part of the largest are rounding.
+    """
     clients, each, sums = weights.shape
     if clients < 2:
         return False
@@ -32,7 +34,7 @@ def told(weights: np.ndarray) -> bool:
     if not flat.size:
         return False
     u, s, _ = np.linalg.svd(flat, full_matrices=False)
-    basis = u[:, s > _RANK * s[0]].reshape(clients, each, -1)
+    basis = u[:, s > rank * s[0]].reshape(clients, each, -1)
     return bool(np.max(np.linalg.norm(basis, 2, axis=(1, 2))) ** 2 > _MOST)
 
 

@@ -48,6 +48,9 @@ def carries_one(closed: Any, labels: Labels) -> str | None:
         carries = level.jaxpr.invars[n_consts : n_consts + n_carry]
         for before, after in zip(carries, level.jaxpr.outvars[:n_carry], strict=True):
             if not _sound(level, before, after):
+                if after in level.jaxpr.invars:
+                    line = _compat.user_line(level.loop.source_info)
+                    return f" ({line})" if line else ""
                 return made_by(level.jaxpr, after)
     return None
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from privjax import _compat
 from privjax.core.labels import Labels
+from privjax.passes.federated.columns import Columns
 from privjax.passes.federated.known import Value, levels
 from privjax.passes.federated.known import value as known_value
 from privjax.passes.federated.leverage import alone, told
@@ -53,13 +54,14 @@ class _Seen(NamedTuple):
 
 def singled_out(closed: Any, labels: Labels) -> Any | None:
     """The first equation in which a constant picks one client, or None."""
+    columns = Columns()
     for level in levels(closed, labels):
-        weights: dict[tuple[Any, int], list[np.ndarray]] = {}
         for i, eqn in enumerate(level.jaxpr.eqns):
             values = [known_value(v, level.known) for v in eqn.invars]
             states = [_state(v, level.labels) for v in eqn.invars]
             seen = _Seen(eqn, states, _clients(states), values)
-            if _picks(seen, level.jaxpr) or _solves(seen, weights):
+            outs = [_state(v, level.labels) for v in eqn.outvars]
+            if _picks(seen, level.jaxpr) or columns.take(eqn, states, outs, values):
                 return eqn
             if _decides(seen, level.labels.below.get(i, ())):
                 return eqn
@@ -269,37 +271,6 @@ def _made(jaxpr: Any) -> dict[Any, Any]:
 
 def _differs(array: np.ndarray) -> bool:
     return bool(np.any(array != array[:1]))
-
-
-def _solves(seen: _Seen, weights: dict[tuple[Any, int], list[np.ndarray]]) -> bool:
-    """Whether this and earlier sums of the same values, weighed otherwise, tell one's."""
-    eqn, name = seen.eqn, seen.eqn.primitive.name
-    for u, axis in seen.clients:
-        if axis < 0 or isinstance(eqn.invars[u], _compat.Literal):
-            continue
-        clients = eqn.invars[u].aval.shape[axis]
-        new: list[np.ndarray] = []
-        if name == "reduce_sum" and axis in eqn.params["axes"]:
-            new = [np.ones((clients, 1))]
-        for k, value in enumerate(seen.values):
-            if value is None or value.stepped or not value.array.ndim:
-                continue
-            if name == "dot_general" and len(eqn.invars[u].aval.shape) <= 2:
-                found = _contracted(eqn, u, axis, k, value)
-                new += [w[:, 0] for w in found if w.shape[1] == 1]
-            elif name == "mul":
-                wide = np.broadcast_to(value.array, eqn.outvars[0].aval.shape)
-                columns = np.moveaxis(wide, axis, 0).reshape(clients, -1)
-                if (columns == columns[:, :1]).all():
-                    new += [columns[:, :1]]
-        if new:
-            here = weights.setdefault((eqn.invars[u], axis), [])
-            here += new
-            together = np.concatenate(here, 1)
-            distinct = np.unique(together, axis=1)
-            if len(here) > 1 and told(distinct[:, None]):
-                return True
-    return False
 
 
 def _decides(seen: _Seen, bodies: Sequence[Labels]) -> bool:

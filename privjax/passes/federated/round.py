@@ -25,11 +25,16 @@ from privjax.core.labels import Labels, infer
 from privjax.core.trace import Traced
 from privjax.errors import LeakError, UnsupportedError
 from privjax.passes.dp.aggregators import AGGREGATORS, by_unit
+from privjax.passes.dp.rolled import over_slices
 from privjax.passes.federated.client import output_name
+from privjax.passes.federated.indexed import one_at_a_time
 from privjax.passes.federated.loops import carries_one, made_by
 from privjax.passes.federated.places import singled_out
+from privjax.passes.federated.spread import side_by_side
+from privjax.passes.federated.stacked import beside_each_other
 from privjax.passes.federated.survivors import aggregate
-from privjax.passes.simplify import dce, inline
+from privjax.passes.federated.unrolled import rolled_up
+from privjax.passes.simplify import cse, dce, inline
 from privjax.passes.units import (
     PUBLIC,
     Mixed,
@@ -123,11 +128,13 @@ def _turned(eqn: Any, state: State) -> State | None:
 
 @dataclass(frozen=True)
 class RoundProgram:
-    """A verified round: flat inputs to flat outputs."""
+    """A verified round: flat inputs to flat outputs, with their states."""
 
     closed: Any
     labels: Labels
+    ins: Sequence[State]
     outs: Sequence[State]
+    clients: int
 
     def run(
         self,
@@ -142,8 +149,12 @@ class RoundProgram:
         Args:  survivors: bool[clients], whose contributions count; None for all.
         Returns: the flat outputs, and those of them that depend on the clients.
         """
-        sums = _Sums(self.labels, method, key_words, survivors)
-        out = run(sums, self.closed, values)
+        closed, labels = self.closed, self.labels
+        if not method.streams or survivors is not None:
+            closed = beside_each_other(closed, self.clients)
+            if closed is not self.closed:
+                _, labels = infer(_Leaving(), closed, self.ins)
+        out = run(_Sums(labels, method, key_words, survivors), closed, values)
         pairs = zip(out, self.outs, strict=True)
         return out, [x for x, state in pairs if state.level]
 
@@ -158,12 +169,24 @@ def round_program(traced: Traced, own: Sequence[bool]) -> RoundProgram:
       LeakError: an output is of single clients, or mixes them other than by a sum, or a
         client's data goes to the host; with the line where that happens.
     """
-    closed = dce(inline(traced.closed))
-    walk = _Leaving()
-    states = [
+    closed = dce(inline(side_by_side(traced.closed)))
+    states: list[State] = [
         per_unit(0, aval.shape[0]) if mine else PUBLIC
         for aval, mine in zip(closed.in_avals, own, strict=True)
     ]
+    clients = next(s.units for s in states if isinstance(s, PerUnit))
+    try:
+        return _verified(traced, closed, states, clients)
+    except LeakError:
+        # It may be a sum in a form that the analysis does not follow.
+        closed = inline(one_at_a_time(rolled_up(cse(closed), clients)))
+    return _verified(traced, dce(over_slices(closed)), states, clients)
+
+
+def _verified(
+    traced: Traced, closed: Any, states: Sequence[State], clients: int
+) -> RoundProgram:
+    walk = _Leaving()
     outs, labels = infer(walk, closed, states)
     if walk.leaks:
         raise LeakError(
@@ -196,7 +219,7 @@ def round_program(traced: Traced, own: Sequence[bool]) -> RoundProgram:
             "one client's value can be told from what is summed. Treat all alike; weights "
             "that the clients agree on are an argument of the round."
         )
-    return RoundProgram(closed, labels, outs)
+    return RoundProgram(closed, labels, states, outs, clients)
 
 
 class _Sums(Interpreter):
