@@ -114,14 +114,13 @@ def _at_rest(x: Any) -> Any:
 def _error(name: str, example: Example) -> str:
     if name in BOUNDS:
         return str(BOUNDS[name])
-    if example.tolerance == 0:
-        return "exact"
     return NOTES.get(name, "exact")
 
 
 _PRODUCT = "2^-17: one truncation"
 _STEPS = "2^-17 for each product in it"
 NOTES = {
+    "convert_element_type": "exact; as a real an integer beyond +-M is +-M",
     "rem": "exact; of reals for quotients below 2^26",
     **dict.fromkeys(("mul", "square", "dot_general", "conv_general_dilated"), _PRODUCT),
     **dict.fromkeys(

@@ -1,9 +1,9 @@
 """Operations on complex numbers as operations on their real and imaginary parts.
 
 Each rule takes, for every complex operand, a `Pair` of real arrays, and real operands as
-they are; it returns pairs and arrays. They are plain JAX and know of no secrets. Range:
-|z| where a square is taken (abs, division, roots, logarithms) must stay below 2^13, half
-of the bits that a real may have.
+they are; it returns pairs and arrays. They are plain JAX and know of no secrets. Where a
+square is taken (abs, division, roots, logarithms) numbers beyond 2^12, half of the bits
+that a real may have, are brought down by a power of two first.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +17,11 @@ from privjax.passes.decompose.fourier import fft_pairs
 
 # Divisors are multiplied by this, so that squares of small ones keep their bits.
 _UP = 2.0**3
+
+# What is beyond 2^12 is multiplied by 2^-14 before it is squared.
+_FAR, _DOWN = 12, 14
+# In divisions: of the dividend, and of the divisor, whose square is of 8 times as much.
+_DIVIDEND, _DIVISOR = (10, 16), (9, 17)
 
 
 class Pair(NamedTuple):
@@ -102,17 +107,35 @@ def _div(x: Pair, y: Pair) -> Pair:
         if x.im is None:
             return Pair(x.re / y.re, None)
         return whole(parts(x) / y.re[..., None])
-    y = Pair(y.re * _UP, y.im * _UP)
-    return whole(parts(_mul(x, _conj(y))) * _UP / _norm(y)[..., None])
+    x, above = _near(x, *_DIVIDEND)
+    y, below = _near(y, *_DIVISOR)
+    product = _mul(x, _scale(_conj(y), _UP**2))
+    out = parts(product) / _norm(_scale(y, _UP))[..., None]
+    above, below = above[..., None], below[..., None]
+    up, down = 2.0 ** _DIVIDEND[1], 2.0 ** -_DIVISOR[1]
+    small = jnp.where(above, out * (up * down), out * down)
+    return whole(jnp.where(below, small, jnp.where(above, out * up, out)))
+
+
+def _near(x: Pair, far: int = _FAR, down: int = _DOWN) -> tuple[Pair, Any]:
+    """x, times 2^-down where one of its parts is beyond 2^far; and where that is."""
+    both = parts(x)
+    beyond = jnp.any((both >= 2.0**far) | (both <= -(2.0**far)), -1)
+    return whole(jnp.where(beyond[..., None], both * 2.0**-down, both)), beyond
 
 
 def _abs(x: Pair) -> Any:
-    return jnp.abs(x.re) if x.im is None else jnp.sqrt(_norm(x))
+    if x.im is None:
+        return jnp.abs(x.re)
+    x, far = _near(x)
+    size = jnp.sqrt(_norm(x))
+    return jnp.where(far, size * 2.0**_DOWN, size)
 
 
 def _sign(x: Pair) -> Pair:
     if x.im is None:
         return Pair(jnp.sign(x.re), None)
+    x, _ = _near(x)
     return whole(parts(x) * lax.rsqrt(_norm(x))[..., None])
 
 
@@ -138,15 +161,26 @@ def _exp(x: Pair, *, accuracy: Any = None) -> Pair:
 
 def _log(x: Pair, *, accuracy: Any = None) -> Pair:
     re, im = x.full
-    return Pair(0.5 * jnp.log(_norm(Pair(re, im))), lax.atan2(im, re))
+    if x.im is None:
+        return Pair(jnp.log(jnp.abs(re)), lax.atan2(im, re))
+    near, far = _near(x)
+    more = jnp.where(far, np.asarray(_DOWN * np.log(2), re.dtype), 0)
+    return Pair(0.5 * jnp.log(_norm(near)) + more, lax.atan2(im, re))
 
 
 def _sqrt(x: Pair, *, accuracy: Any = None) -> Pair:
-    """((|x| + re) / 2)^(1/2) + i sign(im) ((|x| - re) / 2)^(1/2): the principal root."""
-    re, im = x.full
-    size = jnp.sqrt(_norm(Pair(re, im)))
-    halves = jnp.sqrt(0.5 * jnp.maximum(jnp.stack([size + re, size - re], -1), 0))
-    return Pair(halves[..., 0], jnp.where(im < 0, -halves[..., 1], halves[..., 1]))
+    """The principal root: its larger part by ((|x| + |re|) / 2)^(1/2), so that nothing
+    cancels, and the other one by |im| / 2 over that."""
+    left = x.re < 0
+    if x.im is None:
+        root = jnp.sqrt(jnp.abs(x.re))
+        return Pair(jnp.where(left, 0, root), jnp.where(left, root, 0))
+    x, far = _near(x)
+    large = jnp.sqrt(0.5 * (jnp.sqrt(_norm(x)) + jnp.abs(x.re)))
+    small = 0.5 * lax.div(jnp.abs(x.im), large)
+    up = jnp.where(left, large, small)
+    root = jnp.stack([jnp.where(left, small, large), jnp.where(x.im < 0, -up, up)], -1)
+    return whole(jnp.where(far[..., None], root * 2.0 ** (_DOWN // 2), root))
 
 
 def _rsqrt(x: Pair, *, accuracy: Any = None) -> Pair:

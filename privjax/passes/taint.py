@@ -13,11 +13,12 @@ class Tainted:
     """An array that depends on a secret.
 
     `columns`: the parts that indices were put together from, where that is known.
-    `real`: the real numbers whose bits these are, if they are.
+    `real`: the real numbers whose bits these are, if they are; `part`: which bits.
     """
 
     columns: Any = None
     real: Any = None
+    part: str | None = None
 
     def __init__(self, array: Any) -> None:
         self.array = array

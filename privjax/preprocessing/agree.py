@@ -20,7 +20,8 @@ _NONCE_WORDS = 8
 _commit = jax.jit(commit)
 
 
-def _sealed(me: Session, party: int, call: Array, words: Array, nonce: Array) -> Array:
+def sealed(me: Session, party: int, call: Array, words: Array, nonce: Array) -> Array:
+    """A party's commitment to uint32[n] in a call."""
     head = jnp.stack([jnp.uint32(party), me.number, call])
     return _commit(jnp.concatenate([head, words]), nonce)
 
@@ -35,15 +36,15 @@ def open_together(me: Session, value: Array, what: str) -> Side[Array]:
     call = me.call()
     words = lax.bitcast_convert_type(value, np.uint32).reshape(-1)
     nonce = me.draw((_NONCE_WORDS,), np.uint32)
-    received = yield _sealed(me, me.index, call, words, nonce)
+    received = yield sealed(me, me.index, call, words, nonce)
     promised = received_as(received, (8,), np.uint32)
     received = yield (value, nonce)
     shown, their_nonce = received if isinstance(received, tuple) else (None, None)
     shown = received_as(shown, value.shape, value.dtype)
     their_nonce = received_as(their_nonce, (_NONCE_WORDS,), np.uint32)
     their_words = lax.bitcast_convert_type(shown, np.uint32).reshape(-1)
-    sealed = _sealed(me, 1 - me.index, call, their_words, their_nonce)
-    me.require(jnp.all(sealed == promised), what)
+    again = sealed(me, 1 - me.index, call, their_words, their_nonce)
+    me.require(jnp.all(again == promised), what)
     return shown
 
 

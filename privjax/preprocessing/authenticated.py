@@ -38,6 +38,7 @@ from privjax.preprocessing.agree import open_together, toss
 from privjax.preprocessing.exchange import Side
 from privjax.preprocessing.extension import correlated, random_transfers, received_as
 from privjax.preprocessing.groups import Wide
+from privjax.preprocessing.host import concatenate, host, padded
 from privjax.preprocessing.session import Session, expand
 from privjax.prg.chacha20 import Purpose, bits
 
@@ -68,10 +69,18 @@ class MacKey:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Shares:
-    """One party's shares of authenticated values: uint64[n, 2] each."""
+    """One party's shares of authenticated values: uint64[n, 2] each.
+
+    Attributes:
+      value, mac: shares of x and of alpha x.
+      own, held: where it is told, mac without what this party computes alone: this
+        party's part of the other's alpha_j times its own x_i, and of alpha_i x_j.
+    """
 
     value: Array
     mac: Array
+    own: Array | None = None
+    held: Array | None = None
 
 
 def mac_key(me: Session) -> Side[MacKey]:
@@ -108,18 +117,19 @@ def _sums_to_zero(me: Session, z: Array, ring: Wide, what: str) -> Side[None]:
 
 @jax.jit
 def _stretch(pairs: Array, x: Array, call: Array) -> tuple[Array, Array]:
-    """The holder of x: its share - sum 2^h G(k_h^0), and the message [64, n, limbs]."""
+    """The holder of x: its share - sum 2^h G(k_h^0), and the message [n, 64, limbs]."""
     n = x.shape[0]
     streams = expand(pairs, call, WORK.words * n).reshape(S, 2, n, WORK.words)
     zero, one = WORK.from_words(streams[:, 0]), WORK.from_words(streams[:, 1])
     message = WORK.add(WORK.sub(zero, one), jnp.broadcast_to(x, zero.shape))
-    return WORK.negate(_weighed(zero)), message
+    return WORK.negate(_weighed(zero)), message.transpose(1, 0, 2)
 
 
 @jax.jit
 def _absorb(chosen: Array, alpha: Array, message: Array, call: Array) -> Array:
     """The holder of alpha: sum 2^h (G(k_h^(alpha_h)) + alpha_h message_h)."""
-    n = message.shape[1]
+    n = message.shape[0]
+    message = message.transpose(1, 0, 2)
     pad = WORK.from_words(expand(chosen, call, WORK.words * n).reshape(S, n, -1))
     bit = bitmatrix.bits_of(alpha).reshape(S, 1)
     return _weighed(WORK.add(pad, WORK.select(bit, message)))
@@ -131,17 +141,24 @@ def _weighed(x: Array) -> Array:
     return WORK.sum(WORK.mul(x, powers[:, None, None]), 0)
 
 
-def key_products(me: Session, key: MacKey, x: Array) -> Side[Array]:
-    """My share of alpha (x_0 + x_1) mod 2^(k+2s), unchecked: x uint64[n, 3].
+def key_products(me: Session, key: MacKey, x: Array) -> Side[tuple[Array, Array]]:
+    """My shares of alpha_j x_i and alpha_i x_j mod 2^(k+2s), unchecked: x uint64[n, 3].
 
-    One round, 64 * 24 bytes per value from each party.
+    Here i is this party and j the other. One round, 64 * 24 bytes per value from each
+    party.
     """
     call = me.call()
-    share, message = _stretch(key.pairs, x, call)
-    received = yield message
-    message = received_as(received, message.shape, np.uint64)
-    other = _absorb(key.chosen, key.alpha, message, call)
-    return WORK.add(WORK.add(share, other), WORK.mul(x, key.alpha))
+    count = x.shape[0]
+    share, message = host(_stretch(key.pairs, _filled(x), call))
+    received = yield message[:count]
+    message = received_as(received, (count, *message.shape[1:]), np.uint64)
+    other = host(_absorb(key.chosen, key.alpha, _filled(host(message)), call))
+    return share[:count], other[:count]
+
+
+def _filled(x: Array) -> Array:
+    """With zeros behind, as `extension.bucket` has it: few shapes are compiled."""
+    return padded(x, bitmatrix.bucket(x.shape[0]))
 
 
 def authenticate(me: Session, key: MacKey, x: Array) -> Side[Shares]:
@@ -150,16 +167,32 @@ def authenticate(me: Session, key: MacKey, x: Array) -> Side[Shares]:
     Raises: MacCheckError if the other party's messages were inconsistent.
     """
     mask = me.draw((1, WORK.limbs), np.uint64)
-    wide = jnp.concatenate([WORK.resize(x), mask])
-    macs = yield from key_products(me, key, wide)
+    wide = concatenate([_widened(x), mask])
+    own, held = yield from key_products(me, key, wide)
+    macs = _mac(own, held, wide, key.alpha)
     coin = yield from toss(me)
-    mixed = WORK.add(_combined(wide[:-1], coin, ring=WORK, use=_CHI), mask[0])
+    mixed = WORK.add(_combined(_filled(wide[:-1]), coin, ring=WORK, use=_CHI), mask[0])
     received = yield mixed
     total = WORK.add(mixed, received_as(received, mixed.shape, np.uint64))
-    mixed_mac = WORK.add(_combined(macs[:-1], coin, ring=WORK, use=_CHI), macs[-1])
+    mixed_mac = _combined(_filled(macs[:-1]), coin, ring=WORK, use=_CHI)
+    mixed_mac = WORK.add(mixed_mac, macs[-1])
     z = _residue(mixed_mac, total, key.alpha, ring=WORK)
     yield from _sums_to_zero(me, z, WORK, "the check of new MACs")
-    return Shares(x, RING.resize(macs[:-1]))
+    return Shares(x, *(v[:-1, :2] for v in (macs, own, held)))
+
+
+def _widened(x: Array) -> Array:
+    return concatenate([x.T, x.T[:1] & np.uint64(0)]).T
+
+
+def _mac(own: Array, held: Array, x: Array, alpha: Array) -> Array:
+    parts = (_filled(v) for v in (own, held, x))
+    return host(_mac_of(*parts, alpha))[: x.shape[0]]
+
+
+@jax.jit
+def _mac_of(own: Array, held: Array, x: Array, alpha: Array) -> Array:
+    return WORK.add(WORK.add(own, held), WORK.mul(x, alpha))
 
 
 def check_opened(me: Session, key: MacKey, opened: Array, macs: Array) -> Side[None]:
@@ -169,8 +202,8 @@ def check_opened(me: Session, key: MacKey, opened: Array, macs: Array) -> Side[N
     2^(-s + log2(s+1)).
     """
     coin = yield from toss(me)
-    value = _combined(opened, coin, ring=RING, use=_CHI)
-    mac = _combined(macs, coin, ring=RING, use=_CHI)
+    value = _combined(_filled(opened), coin, ring=RING, use=_CHI)
+    mac = _combined(_filled(macs), coin, ring=RING, use=_CHI)
     z = _residue(mac, value, key.alpha, ring=RING)
     yield from _sums_to_zero(me, z, RING, "the MAC check")
 
@@ -178,7 +211,11 @@ def check_opened(me: Session, key: MacKey, opened: Array, macs: Array) -> Side[N
 def open_values(me: Session, share: Array) -> Side[Array]:
     """The sum of both shares, unchecked: `check_opened` must follow. One round."""
     received = yield share
-    return RING.add(share, received_as(received, share.shape, np.uint64))
+    theirs = received_as(received, share.shape, np.uint64)
+    return host(_added(_filled(share), _filled(host(theirs))))[: share.shape[0]]
+
+
+_added = jax.jit(RING.add)
 
 
 # -- triples ---------------------------------------------------------------------------
@@ -206,6 +243,12 @@ def _linear(t: Array, x: Array, y: Array) -> Array:
     return RING.sub(RING.mul(x, t), y)
 
 
+@jax.jit
+def _sigma(t: Array, x: Array, y: Array, rho: Array, z: Array) -> Array:
+    """t x - y - rho z."""
+    return RING.sub(_linear(t, x, y), RING.mul(rho, z))
+
+
 def triples(
     me: Session, key: MacKey, count: int
 ) -> Side[tuple[Shares, Shares, Shares]]:
@@ -226,7 +269,8 @@ def triples(
     c_parts = _own_products(a_bits, b, one, two)
     coin = yield from toss(me)
     a, a2, c, c2 = _combine(a_bits, c_parts, coin)
-    all_five = yield from authenticate(me, key, jnp.concatenate([a, b, c, a2, c2]))
+    five = concatenate(host([a, b, c, a2, c2]))
+    all_five = host((yield from authenticate(me, key, five)))
     parts = [
         Shares(all_five.value[i * count :][:count], all_five.mac[i * count :][:count])
         for i in range(5)
@@ -247,13 +291,13 @@ def _sacrifice(
     a2, c2 = given
     coin = yield from toss(me)
     t = bits(coin, (Purpose.RAW, _SACRIFICE, 0), (a.value.shape[0], 1), np.uint64)
-    rho = yield from open_values(me, _linear(t, a.value, a2.value))
+    rho = yield from open_values(me, host(_linear(t, a.value, a2.value)))
     rho_mac = _linear(t, a.mac, a2.mac)
-    sigma, sigma_mac = (
-        RING.sub(_linear(t, x, y), RING.mul(rho, z))
-        for x, y, z in ((c.value, c2.value, b.value), (c.mac, c2.mac, b.mac))
-    )
+    sigma = host(_sigma(t, c.value, c2.value, rho, b.value))
+    sigma_mac = _sigma(t, c.mac, c2.mac, rho, b.mac)
     sigma = yield from open_values(me, sigma)
-    opened = jnp.concatenate([rho, sigma])
-    yield from check_opened(me, key, opened, jnp.concatenate([rho_mac, sigma_mac]))
+    opened, macs = (
+        concatenate(host(pair)) for pair in ([rho, sigma], [rho_mac, sigma_mac])
+    )
+    yield from check_opened(me, key, opened, macs)
     me.require(jnp.all(sigma == 0), "the sacrifice of triples")

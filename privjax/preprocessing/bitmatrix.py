@@ -16,6 +16,17 @@ def words_for(bits: int) -> int:
     return -(-bits // 32)
 
 
+def bucket(words: int) -> int:
+    """The width that kernels are compiled for: 64, 128, ..., 2048, then eighths.
+
+    Columns are filled up to it inside, never on the wire: a program asks for many
+    different sizes, and compiling takes longer than a thousand transfers.
+    """
+    top = max(64, 1 << (words - 1).bit_length())
+    step = top if top <= 2048 else top // 16
+    return max(1, -(-words // step)) * step
+
+
 def pack(bits: Array) -> Array:
     """0/1 of any integer or Boolean type, [..., n] -> uint32[..., ceil(n / 32)]."""
     *lead, n = bits.shape

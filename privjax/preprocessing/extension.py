@@ -28,9 +28,11 @@ from jax import lax
 from privjax._typing import Array
 from privjax.errors import ProtocolError
 from privjax.preprocessing import bitmatrix, consistency
+from privjax.preprocessing.bitmatrix import bucket
 from privjax.preprocessing.exchange import Message, Side
 from privjax.preprocessing.groups import Group
-from privjax.preprocessing.session import KAPPA, ROW_WORDS, Session, expand
+from privjax.preprocessing.host import concatenate, host, padded, stack
+from privjax.preprocessing.session import ROW_WORDS, Session, Setup, expand
 from privjax.prg.blake2s import blake2s
 from privjax.prg.chacha20 import Purpose, keystream
 
@@ -40,33 +42,22 @@ _CHUNK = 256
 _MASK_WORDS = consistency.BLOCK // 32
 
 
-def bucket(words: int) -> int:
-    """The width that kernels are compiled for: 64, 128, ..., 2048, then eighths.
-
-    Columns are filled up to it inside, never on the wire: a program asks for many
-    different sizes, and compiling takes longer than a thousand transfers.
-    """
-    top = max(64, 1 << (words - 1).bit_length())
-    step = top if top <= 2048 else top // 16
-    return max(1, -(-words // step)) * step
-
-
 def _widen(x: Array, to: int) -> Array:
     """Zeros behind the last axis."""
-    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, to - x.shape[-1])])
+    return padded(x.T, to).T
 
 
 @jax.jit
 def _choose(pairs: Array, call: Array, choices: Array) -> tuple[Array, Array]:
-    """R: columns t uint32[128, w] and the message u of the same shape."""
+    """R: columns t uint32[c, w] and the message u of the same shape."""
     streams = expand(pairs, call, choices.shape[0])
     return streams[:, 0], streams[:, 0] ^ streams[:, 1] ^ choices
 
 
 @jax.jit
 def _follow(chosen: Array, delta: Array, call: Array, u: Array) -> Array:
-    """S: columns q uint32[128, w]."""
-    bits = bitmatrix.unpack(delta, KAPPA).astype(np.uint32)
+    """S: columns q uint32[c, w]."""
+    bits = bitmatrix.unpack(delta, u.shape[0]).astype(np.uint32)
     return expand(chosen, call, u.shape[1]) ^ (u * bits[:, None])
 
 
@@ -83,20 +74,28 @@ def received_as(message: Message, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def extend(
-    me: Session, mine: Array | None, theirs: int, *, active: bool
+    me: Session,
+    mine: Array | None,
+    theirs: int,
+    *,
+    active: bool,
+    keys: Setup | None = None,
 ) -> Side[tuple[Array | None, Array | None]]:
     """The columns of both directions. One round, with `active` three.
 
     Args:
       mine: bool or uint8[m], my choices, or None.
       theirs: how many choices the other party has; 0 for none.
+      keys: the base keys; None: the session's 128. There may be more of them.
 
     Returns: my rows as R, uint32[>= m, 4], and my rows as S, uint32[>= theirs, 4]; None
-    where a direction is empty. Rows beyond the last choice are of no use.
+    where a direction is empty. Rows beyond the last choice are of no use. Four words are
+    those of 128 base keys.
 
     Raises: MacCheckError if the other party's columns are inconsistent.
     """
     call = me.call()
+    keys = me.keys if keys is None else keys
     t = u = words = q = None
 
     def width(choices: int) -> int:
@@ -108,18 +107,19 @@ def extend(
         have, want = bitmatrix.words_for(mine.shape[0]), width(mine.shape[0])
         # Choices that nobody asked for, the mask among them, are random.
         fill = me.draw((want - have,), np.uint32)
-        words = jnp.concatenate([_pack(mine), fill])
-        t, u = _choose(me.keys.pairs, call, _widen(words, bucket(want)))
+        words = concatenate(host([_pack(mine), fill]))
+        t, u = host(_choose(keys.pairs, call, _widen(words, bucket(want))))
         u = u[:, :want]
     received = yield u
     if theirs:
         want = width(theirs)
-        other = received_as(received, (KAPPA, want), np.uint32)
-        wide = _widen(other, bucket(want))
-        q = _follow(me.keys.chosen, me.keys.delta, call, wide)
+        other = received_as(received, (keys.pairs.shape[0], want), np.uint32)
+        wide = _widen(host(other), bucket(want))
+        q = host(_follow(keys.chosen, keys.delta, call, wide))
     if active:
         claims = None if t is None or words is None else (t[:, : words.shape[0]], words)
-        yield from _consistent(me, claims, None if q is None else q[:, : width(theirs)])
+        theirs_q = None if q is None else q[:, : width(theirs)]
+        yield from _consistent(me, keys, claims, theirs_q)
     return None if t is None else _rows(t), None if q is None else _rows(q)
 
 
@@ -128,8 +128,14 @@ def _hash(columns: Array, coin: Array) -> Array:
     return consistency.universal_hash(_widen(body, bucket(body.shape[1])), mask, coin)
 
 
+@jax.jit
+def _agree(hashes: Array, claim: Array, delta: Array) -> Array:
+    bits = bitmatrix.unpack(delta, claim.shape[0] - 1).astype(np.uint64)
+    return jnp.all(hashes[:-1] == claim[:-1] ^ (bits * claim[-1]))
+
+
 def _consistent(
-    me: Session, claims: tuple[Array, Array] | None, q: Array | None
+    me: Session, keys: Setup, claims: tuple[Array, Array] | None, q: Array | None
 ) -> Side[None]:
     """The check of both directions: coins, then claims. Two rounds."""
     coin = me.draw((8,), np.uint32) if q is not None else None
@@ -137,12 +143,13 @@ def _consistent(
     claim = None
     if claims is not None:
         theirs = received_as(theirs, (8,), np.uint32)
-        claim = _hash(jnp.concatenate([claims[0], claims[1][None]]), theirs)
+        claim = _hash(concatenate([claims[0], claims[1][None]]), theirs)
     theirs = yield claim
     if q is not None and coin is not None:
-        theirs = received_as(theirs, (KAPPA + 1,), np.uint64)
-        delta = bitmatrix.unpack(me.keys.delta, KAPPA).astype(np.uint64)
-        passed = jnp.all(_hash(q, coin) == theirs[:-1] ^ (delta * theirs[-1]))
+        theirs = received_as(theirs, (q.shape[0] + 1,), np.uint64)
+        # A row of zeros, so that both directions are compiled once.
+        hashes = _hash(padded(q, q.shape[0] + 1), coin)
+        passed = _agree(hashes, theirs, keys.delta)
         me.require(passed, "the consistency check of oblivious transfers")
 
 
@@ -150,7 +157,7 @@ def _consistent(
 
 
 @partial(jax.jit, static_argnames="words")
-def _pads(rows: Array, number: Array, call: Array, *, words: int) -> Array:
+def pads(rows: Array, number: Array, call: Array, *, words: int) -> Array:
     """H(session, call, j, row j) for every row, uint32[m, words].
 
     Up to eight words are a digest; more are the keystream of the digest as a key.
@@ -179,15 +186,15 @@ def _pads(rows: Array, number: Array, call: Array, *, words: int) -> Array:
 def both_pads(me: Session, rows: Array, call: Array, words: int) -> tuple[Array, Array]:
     """S: the pads of choice 0 and of choice 1, uint32[rows, words] each."""
     pair = (rows, rows ^ me.keys.delta)
-    zero, one = (_pads(r, me.number, call, words=words) for r in pair)
+    zero, one = (pads(r, me.number, call, words=words) for r in pair)
     return zero, one
 
 
 # -- correlated transfers --------------------------------------------------------------
 
 
-def _elements(group: Group, pads: Array, lead: tuple[int, ...]) -> Array:
-    return group.from_words(pads[: lead[0]].reshape(*lead, group.words))
+def _elements(group: Group, own: Array, lead: tuple[int, ...]) -> Array:
+    return group.from_words(own[: lead[0]].reshape(*lead, group.words))
 
 
 def _width(group: Group, shape: tuple[int, ...]) -> int:
@@ -196,22 +203,22 @@ def _width(group: Group, shape: tuple[int, ...]) -> int:
 
 
 @partial(jax.jit, static_argnames="group")
-def _offer(
-    pads: tuple[Array, Array], values: Array, *, group: Group
+def offer(
+    both: tuple[Array, Array], values: Array, *, group: Group
 ) -> tuple[Array, Array]:
     """S: its shares, and the corrections pad0 - pad1 + value."""
     lead = values.shape[: values.ndim - bool(group.limbs)]
-    zero, one = (_elements(group, pad, lead) for pad in pads)
+    zero, one = (_elements(group, pad, lead) for pad in both)
     message = group.pack(group.add(group.sub(zero, one), values))
     return group.sub(jnp.zeros_like(zero), zero), message
 
 
 @partial(jax.jit, static_argnames=("group", "lead"))
-def _take(
-    pads: Array, bits: Array, message: Array, *, group: Group, lead: tuple[int, ...]
+def take(
+    own: Array, bits: Array, message: Array, *, group: Group, lead: tuple[int, ...]
 ) -> Array:
     """R: its shares pad + bit * correction."""
-    pad = _elements(group, pads, lead)
+    pad = _elements(group, own, lead)
     limbs = (group.limbs,) if group.limbs else ()
     corrections = group.unpack(message, (*lead, *limbs))
     bit = bits.reshape(-1, *(1 for _ in lead[1:])).astype(np.uint8)
@@ -257,14 +264,14 @@ def correlated(
     mine = message = None
     if values is not None and offered is not None:
         lead = values.shape[: values.ndim - bool(group.limbs)]
-        pads = both_pads(me, offered, call, _width(group, lead))
-        mine, message = _offer(pads, values, group=group)
+        two = both_pads(me, offered, call, _width(group, lead))
+        mine, message = offer(two, values, group=group)
     received = yield message
     other = None
     if bits is not None and rows is not None and expect is not None:
         received = received_as(received, *_form(group, expect))
-        pad = _pads(rows, me.number, call, words=_width(group, expect))
-        other = _take(pad, bits, received, group=group, lead=expect)
+        pad = pads(rows, me.number, call, words=_width(group, expect))
+        other = take(pad, bits, received, group=group, lead=expect)
     return other, mine
 
 
@@ -282,6 +289,6 @@ def random_transfers(
     rows, offered = yield from extend(me, bits, count, active=active)
     call = me.call()
     assert rows is not None and offered is not None
-    chosen = _pads(rows, me.number, call, words=words)[:count]
-    zero, one = both_pads(me, offered, call, words)
-    return chosen, jnp.stack([zero[:count], one[:count]])
+    chosen = host(pads(rows, me.number, call, words=words))[:count]
+    zero, one = host(both_pads(me, offered, call, words))
+    return chosen, stack([zero[:count], one[:count]])

@@ -95,7 +95,13 @@ def requests(closed: Any, lead: int = 0) -> Any:
     return out
 
 
-def _matched(wanted: Any, known: Any) -> list[tuple[Wanted, Any]]:
+def functions(party: Any) -> list[Any]:
+    """All functions that a program asks for."""
+    wanted = jax.tree.leaves(requests(party), is_leaf=lambda x: isinstance(x, Wanted))
+    return [w.fun for w in wanted]
+
+
+def matched(wanted: Any, known: Any) -> list[tuple[Wanted, Any]]:
     """Requests with what this party knows of them, in the order of the program."""
     if isinstance(wanted, Wanted):
         return [(wanted, known)]
@@ -104,16 +110,16 @@ def _matched(wanted: Any, known: Any) -> list[tuple[Wanted, Any]]:
         if isinstance(wanted, dict)
         else zip(wanted, known, strict=True)
     )
-    return [item for pair in pairs for item in _matched(*pair)]
+    return [item for pair in pairs for item in matched(*pair)]
 
 
-def _filled(wanted: Any, made: Any) -> Any:
+def filled(wanted: Any, made: Any) -> Any:
     """The tree of requests with results, an iterator, in their places."""
     if isinstance(wanted, Wanted):
         return next(made)
     if isinstance(wanted, dict):
-        return {k: _filled(wanted[k], made) for k in sorted(wanted, key=int)}
-    return [_filled(branch, made) for branch in wanted]
+        return {k: filled(wanted[k], made) for k in sorted(wanted, key=int)}
+    return [filled(branch, made) for branch in wanted]
 
 
 def prepare(me: Session, party: Any, seed: Any) -> Side[Any]:
@@ -133,10 +139,10 @@ def prepare(me: Session, party: Any, seed: Any) -> Side[Any]:
     """
     wanted = requests(party)
     known = jax.jit(demand, static_argnums=(0, 1))(party, me.index, seed)
-    pairs = _matched(wanted, known)
+    pairs = matched(wanted, known)
     made = yield from corrections(
         me,
         [Request(want.fun, shares, want.lead) for want, (shares, _) in pairs],
         [draws for _, (_, draws) in pairs],
     )
-    return _filled(wanted, iter(made))
+    return filled(wanted, iter(made))

@@ -124,7 +124,7 @@ class _Layout:
         return batch, k, self.right.shape[2], width, m
 
 
-def _layout(op: Bilinear, a: Array, b: Array) -> _Layout:
+def layout(op: Bilinear, a: Array, b: Array) -> _Layout:
     """Of op over a leading axis of both operands."""
     rejoin: list[Rejoin] = []
 
@@ -150,22 +150,22 @@ def _layout(op: Bilinear, a: Array, b: Array) -> _Layout:
 @partial(jax.jit, static_argnames="op")
 def _ready(a: Array, b: Array, *, op: Bilinear) -> tuple[Array, Array]:
     """Choices, the bits of the right operand, and offers, columns of the left one."""
-    layout = _layout(op, a, b)
-    columns = layout.left.transpose(0, 2, 1)[:, :, None, None, :]
-    offers = jnp.broadcast_to(columns, layout.offers)
-    return bitmatrix.bits_of(layout.right).reshape(-1), offers.reshape(
-        -1, layout.offers[-1]
+    form = layout(op, a, b)
+    columns = form.left.transpose(0, 2, 1)[:, :, None, None, :]
+    offers = jnp.broadcast_to(columns, form.offers)
+    return bitmatrix.bits_of(form.right).reshape(-1), offers.reshape(
+        -1, form.offers[-1]
     )
 
 
 @partial(jax.jit, static_argnames="op")
 def _crossed(shares: Array, a: Array, b: Array, *, op: Bilinear) -> Array:
     """Weigh by 2^i and sum over bits i and over k."""
-    layout = _layout(op, a, b)
+    form = layout(op, a, b)
     width = a.dtype.itemsize * 8
-    weighted = shares.reshape(layout.offers) << lax.iota(a.dtype, width)[:, None]
+    weighted = shares.reshape(form.offers) << lax.iota(a.dtype, width)[:, None]
     total = jnp.sum(weighted, axis=(1, 3), dtype=a.dtype)
-    return layout.rejoin(total.transpose(0, 2, 1))
+    return form.rejoin(total.transpose(0, 2, 1))
 
 
 @partial(jax.jit, static_argnames="op")

@@ -5,9 +5,11 @@ all randomness of a session comes from them, by call numbers that both sides cou
 step. A session number must be used once: the same number gives the same masks again.
 """
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,8 +21,10 @@ from privjax._typing import Array
 from privjax.errors import MacCheckError, ProtocolError, RandomKeyError
 from privjax.preprocessing import bitmatrix
 from privjax.preprocessing.base_ot import base_transfers
+from privjax.preprocessing.bitmatrix import bucket
 from privjax.preprocessing.exchange import Cost, Side, run
-from privjax.prg.chacha20 import Nonce, Purpose, bits, derive, keystream
+from privjax.preprocessing.host import host, wider
+from privjax.prg.chacha20 import Nonce, Purpose, derive, keystream
 
 KAPPA = 128
 ROW_WORDS = KAPPA // 32
@@ -95,10 +99,16 @@ class Session:
         return jnp.asarray(np.uint32(self._calls))
 
     def draw(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Uniform words that only this party knows; the other side need not draw."""
+        """Uniform words that only this party knows; the other side need not draw.
+
+        `dtype` is uint32 or uint64.
+        """
         self._draws += 1
-        nonce = (Purpose.RAW, _DRAW, np.uint32(self._draws))
-        return bits(self.keys.own, nonce, shape, dtype)
+        size = math.prod(shape) * np.dtype(dtype).itemsize // 4
+        words = host(_stream(self.keys.own, np.uint32(self._draws), bucket(size)))
+        if np.dtype(dtype) == np.uint32:
+            return words[:size].reshape(shape)
+        return wider(words[:size]).reshape(shape)
 
     def _alive(self, what: str) -> None:
         if not isinstance(self.ok, _compat.Tracer) and not bool(self.ok):
@@ -114,6 +124,11 @@ class Session:
         """
         self.ok = self.ok & passed
         self._alive(f"{what} failed")
+
+
+@partial(jax.jit, static_argnums=2)
+def _stream(own: Array, draw: Array, words: int) -> Array:
+    return keystream(own, (Purpose.RAW, _DRAW, draw), words)
 
 
 @jax.jit

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from privjax.preprocessing.exchange import Cost, run
-from privjax.preprocessing.offline import prepare
+from privjax.preprocessing.program import prepare, ready
 from privjax.preprocessing.session import cost, open_session, setup
 
 
@@ -25,7 +25,7 @@ class Transfers:
         self._numbers = itertools.count()  # one step even with several threads
 
     def corrections(self, party: Any, seeds: Any) -> tuple[Any, Cost]:
-        """What a dealer would have sent for one run of a semi2k program.
+        """What a dealer would have sent for one run of a semi2k or spdz2k program.
 
         Args:
           party: the closed jaxpr of a party's program.
@@ -45,5 +45,6 @@ class Transfers:
 
 def demand(party: Any) -> Cost:
     """What preparing one run of a party program costs; nothing is computed."""
+    ready(party)
     seed = np.zeros((8,), np.uint32)
     return cost(lambda me: prepare(me, party, seed))

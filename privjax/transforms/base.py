@@ -7,7 +7,7 @@ constant of the traced program (every call of the compiled program would repeat 
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +18,8 @@ from privjax.errors import InputError, RandomKeyError
 from privjax.prg.keys import IMPL, insecure_key, key_words
 from privjax.prg.keys import key as fresh_key
 from privjax.prg.session import session
+
+_REST, _MORE = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 
 
 class Transformed:
@@ -103,24 +105,44 @@ class Transformed:
 
     def argument_leaves(self, call: Call, names: Sequence[str]) -> list[bool]:
         """For each flat input, whether it belongs to one of the arguments `names`."""
-        return [arg in names for arg in call.args]
+        leaves = zip(call.args, call.paths, strict=True)
+        return [named(names, arg, path) is not None for arg, path in leaves]
 
     def argument_names(self, spec: Any, option: str) -> tuple[str, ...]:
-        """Names of arguments from a name, a position, or a sequence of these."""
+        """Names of arguments from a name, a position, or a sequence of these.
+
+        A position from that of `*args` on, and a name that only `**kwargs` can take, say
+        which of these is meant: "args[1]", "kwargs['lr']".
+        """
         items = [spec] if isinstance(spec, (str, int)) else list(spec)
-        names = list(self.signature.parameters)
-        out = []
-        for item in items:
-            if isinstance(item, int) and -len(names) <= item < len(names):
-                out.append(names[item])
-            elif item in names:
-                out.append(item)
-            else:
-                raise InputError(
-                    f"{option}={spec!r}: {getattr(self, '__name__', 'the function')}"
-                    f"{self.signature} has no argument {item!r}."
-                )
-        return tuple(out)
+        return tuple(self._argument_name(item, spec, option) for item in items)
+
+    def _argument_name(self, item: Any, spec: Any, option: str) -> str:
+        parameters = self.signature.parameters
+        names = list(parameters)
+        kinds = {p.kind: name for name, p in parameters.items()}
+        rest, more = (kinds.get(k) for k in (_REST, _MORE))
+        if isinstance(item, int):
+            if rest is not None and item >= names.index(rest):
+                return f"{rest}[{item - names.index(rest)}]"
+            if -len(names) <= item < len(names):
+                return names[item]
+        elif item in names:
+            return str(item)
+        elif more is not None and isinstance(item, str):
+            return f"{more}[{item!r}]"
+        raise InputError(
+            f"{option}={spec!r}: {getattr(self, '__name__', 'the function')}"
+            f"{self.signature} has no argument {item!r}."
+        )
+
+
+def named(names: Iterable[str], arg: str, path: str) -> str | None:
+    """Which of `names` a leaf belongs to, by its argument or its place in `*args`."""
+    for name in names:
+        if name in (arg, path) or path.startswith((f"{name}[", f"{name}.")):
+            return name
+    return None
 
 
 def decorator(make: Callable[..., Any]) -> Callable[..., Any]:

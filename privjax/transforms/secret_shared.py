@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from privjax import _compat
 from privjax.core.trace import Call
@@ -27,7 +28,7 @@ from privjax.protocols.table import DEFAULT, protocol_for
 from privjax.runtimes import material
 from privjax.runtimes.distributed import local_input
 from privjax.runtimes.simulate import party_keys
-from privjax.transforms.base import Transformed, decorator
+from privjax.transforms.base import Transformed, decorator, named
 from privjax.transforms.report import Report
 from privjax.transforms.shared_data import (
     SharedArray,
@@ -44,6 +45,7 @@ from privjax.transforms.shared_program import (
     Options,
     Program,
     compile_program,
+    owner_of,
     spec,
 )
 from privjax.transforms.shared_report import shared_report
@@ -75,8 +77,9 @@ class SecretShared(Transformed):
         self.protocol.check_ring(fixed_point.ring_bits)
         self.reveal = reveal
         self.public = self.argument_names(public, "public")
-        self.owners = dict(owners or {})
-        self.argument_names(list(self.owners), "owners")
+        held = owners or {}
+        own = self.argument_names(list(held), "owners")
+        self.owners = dict(zip(own, held.values(), strict=True))
         for name, owner in self.owners.items():
             if owner not in range(parties):
                 raise InputError(
@@ -127,11 +130,12 @@ class SecretShared(Transformed):
                 f"preprocessing={name!r} is unknown; choose 'dealer', 'sacrifice' or "
                 "'ot'."
             )
-        two = self.protocol.name == "semi2k" and self.protocol.parties == 2
+        p = self.protocol
+        two = p.name in ("semi2k", "spdz2k") and p.parties == 2
         if name == "ot" and not two:
             raise ProtocolError(
-                "preprocessing='ot' is for semi2k between two parties, not for "
-                f"{self.protocol.name} among {self.protocol.parties}: use a dealer."
+                "preprocessing='ot' is for semi2k and spdz2k between two parties, not "
+                f"for {p.name} among {p.parties}: use a dealer."
             )
         if name == "ot" and self.fixed_point.two_words:
             raise ProtocolError(
@@ -153,10 +157,20 @@ class SecretShared(Transformed):
                 "the operating system and cannot run under jit, vmap or scan. Call it "
                 "directly, or use preprocessing='dealer'."
             )
+        if self.protocol.name == "spdz2k" and SHARED in program.modes:
+            raise ProtocolError(
+                f"{self.__name__} takes shares that another call kept, which are under "
+                "that call's MAC keys: preprocessing='ot' has no protocol to bring them "
+                "under new ones. Pass the values in clear, or use preprocessing='dealer'."
+            )
         if self._transfers is None:
             self._transfers = Transfers()
         seeds = party_keys(words, self.protocol.parties)
-        return self._transfers.corrections(program.party, seeds)[0]
+        try:
+            return self._transfers.corrections(program.party, seeds)[0]
+        except MacCheckError:
+            self._transfers = None  # a failed check may have told a bit of the setup
+            raise
 
     def transfer_cost(self, *args: Any, **kwargs: Any) -> Any:
         """Rounds and bytes of one call's preprocessing by oblivious transfer."""
@@ -171,11 +185,10 @@ class SecretShared(Transformed):
 
     def unflatten(self, program: Program, flat: Sequence[Any]) -> Any:
         """Flat outputs (arrays, or packed shares) -> the function's structure."""
+        dtypes, weak = program.out_dtypes, program.out_weak
         out = [
-            x if kind is None else self._shared(x, kind, dtype)
-            for x, kind, dtype in zip(
-                flat, program.outs, program.out_dtypes, strict=True
-            )
+            (_weak(x) if w else x) if kind is None else self._shared(x, kind, dtype)
+            for x, kind, dtype, w in zip(flat, program.outs, dtypes, weak, strict=True)
         ]
         return jax.tree.unflatten(program.out_tree, out)
 
@@ -252,7 +265,7 @@ class SecretShared(Transformed):
             elif mode == PUBLIC:
                 inputs.append(jnp.asarray(x))
             else:
-                owner = self.owners.get(arg, 0)
+                owner = owner_of(self.owners, arg, path)
                 mine = owner == runtime.party
                 inputs.append(local_input(x, mine, path, owner, runtime.party))
         with jax.enable_x64(True):
@@ -325,12 +338,13 @@ class SecretShared(Transformed):
                     f"{path} is shared as ({x.parties} parties, {x.protocol}, "
                     f"{x.fixed_point}), but {self.__name__} computes as {ours}."
                 )
-            if arg in self.public:
+            if named(self.public, arg, path) is not None:
                 raise InputError(f"{path} is secret-shared and cannot be public.")
             return SHARED
         aval = jax.typeof(jnp.asarray(x)) if not hasattr(x, "dtype") else x
         dtype = aval.dtype
-        if arg in self.public or jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        public = named(self.public, arg, path) is not None
+        if public or jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
             return PUBLIC
         if not jnp.issubdtype(dtype, jnp.inexact) and aval.shape == ():
             return PUBLIC  # step counters and flags
@@ -381,6 +395,12 @@ def _signature(x: Any) -> Any:
     return own.shape, own.dtype, own.weak_type
 
 
+def _weak(x: Any) -> Any:
+    """An array that gives way to the types of others, as a Python number does."""
+    primitive = lax.convert_element_type_p
+    return primitive.bind(x, new_dtype=x.dtype, weak_type=True, sharding=None)
+
+
 @decorator
 def secret_shared(
     fun: Callable[..., Any],
@@ -420,8 +440,8 @@ def secret_shared(
         runs this process's party.
       preprocessing: "dealer"; "sacrifice", where "spdz2k" checks the dealer's triples, each
         by a second one (errors of the dealer in products end in `MacCheckError`); or "ot":
-        two parties of "semi2k" make the correlated randomness themselves, by oblivious
-        transfer (slow; not under jit).
+        two parties of "semi2k" or "spdz2k" make the correlated randomness themselves, by
+        oblivious transfer (slow; not under jit).
       max_steps: how often a `while` loop with a secret predicate runs: its state is kept
         once the predicate is false. A loop that needs more steps stops early, which
         nobody can see; None refuses such loops.

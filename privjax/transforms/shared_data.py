@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from privjax import _compat
 from privjax._typing import Array, PyTree
@@ -34,7 +35,8 @@ class SharedArray:
     are those of the value, so that vmap, scan and slicing act on the value.
 
     Attributes:
-      kind: "fixed", "integer" or "boolean"; `scale` the fractional bits of a fixed one.
+      kind: "fixed", "complex" (the words of the real parts, then those of the imaginary
+        ones), "integer" or "boolean"; `scale` the fractional bits of the first two.
       dtype: the dtype that revealing gives back.
     """
 
@@ -107,7 +109,7 @@ def share(
     """Secret-share every array of a pytree (in simulation: all shares on this device).
 
     Args:
-      tree: arrays of reals (as fixed point), integers or booleans.
+      tree: arrays of reals or complex numbers (as fixed point), integers or booleans.
       parties: number of parties.
       protocol: the one that will compute on the shares, as of `secret_shared`.
       key: a privjax key; outside of traces None draws one from the operating system.
@@ -151,6 +153,8 @@ def _format(x: Array, fp: FixedPoint, name: str) -> tuple[str, int]:
         return "integer", 0
     if jnp.issubdtype(x.dtype, jnp.floating):
         return "fixed", fp.fractional_bits
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        return "complex", fp.fractional_bits
     raise InputError(f"{name}: values of dtype {x.dtype} cannot be shared.")
 
 
@@ -162,6 +166,9 @@ def _sharing(proto: Protocol, fp: FixedPoint, specs: Any) -> Callable[..., list[
         kind, scale = _format(x, fp, "tree")
         if kind == "boolean":
             return p.pack(p.share_bits(x.astype(np.uint8), 0))
+        if kind == "complex":
+            rings = [fp.encode(part, scale) for part in (x.real, x.imag)]
+            return jnp.concatenate([p.pack(p.share_input(r, 0)) for r in rings], -1)
         ring = fp.encode_integer(x) if kind == "integer" else fp.encode(x, scale)
         return p.pack(p.share_input(ring, 0))
 
@@ -224,16 +231,17 @@ def _reconstruct(x: SharedArray) -> Any:
     with jax.enable_x64(True):
         if x.kind == "boolean":
             value, sound = proto.combine_bits(x.words())
-            value = value.astype(x.dtype)
-        else:
-            value, sound = proto.combine_arith(x.words(), fp.dtype)
-            fixed = x.kind == "fixed"
-            value = (
-                fp.decode(value, x.scale, x.dtype)
-                if fixed
-                else fp.decode_integer(value, x.dtype)
-            )
-        return withheld(value, sound)
+            return withheld(value.astype(x.dtype), sound)
+        if x.kind == "complex":
+            real = np.zeros((), x.dtype).real.dtype
+            halves = jnp.split(x.words(), 2, -1)
+            both = [proto.combine_arith(half, fp.dtype) for half in halves]
+            parts = [fp.decode(value, x.scale, real) for value, _ in both]
+            return withheld(lax.complex(*parts), both[0][1] & both[1][1])
+        value, sound = proto.combine_arith(x.words(), fp.dtype)
+        if x.kind == "fixed":
+            return withheld(fp.decode(value, x.scale, x.dtype), sound)
+        return withheld(fp.decode_integer(value, x.dtype), sound)
 
 
 def withheld(value: Any, sound: Any) -> Any:

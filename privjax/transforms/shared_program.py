@@ -1,16 +1,16 @@
 """Compiling for secret sharing: from a call to the program that parties run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from privjax.core.interpret import mentions, run
 from privjax.core.trace import Call, trace_flat
-from privjax.errors import UnsupportedError
 from privjax.passes import schedule, simplify
 from privjax.passes.complex_pairs import Split, split
 from privjax.passes.cost import Cost, cost
@@ -30,7 +30,7 @@ from privjax.protocols.interface import Protocol
 from privjax.protocols.party import PARTY
 from privjax.runtimes.discharge import MARKERS
 from privjax.runtimes.simulate import online, party_keys, simulation
-from privjax.transforms.base import typed_key, with_inner_key
+from privjax.transforms.base import named, typed_key, with_inner_key
 from privjax.transforms.shared_data import SharedArray, is_shared, together
 
 # What a flat input is: seen by all, a secret that its owner holds in clear, or shares.
@@ -68,6 +68,7 @@ class Program:
     outs: tuple[Any, ...]
     out_tree: Any
     out_dtypes: tuple[Any, ...]
+    out_weak: tuple[bool, ...]
     cost: Cost
     inner_key: bool
     paths: tuple[str, ...]
@@ -134,6 +135,7 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
         outs,
         traced.out_tree,
         dtypes,
+        tuple(bool(a.weak_type) for a in traced.out_avals),
         cost(party, parties),
         inner,
         call.paths,
@@ -160,7 +162,10 @@ def _party_program(
     fp = options.fixed_point
     outs: list[Any] = []
     notes: list[str] = []
-    owners = [options.owners.get(arg, 0) for arg in call.args]
+    owners = [
+        owner_of(options.owners, arg, path)
+        for arg, path in zip(call.args, call.paths, strict=True)
+    ]
 
     def party(*inputs: Any) -> list[Any]:
         protocol: Any = options.protocol.begin(fp.ring_bits)
@@ -174,6 +179,9 @@ def _party_program(
             if mode == CLEAR and jnp.iscomplexobj(x):
                 values += [cx.input(part, owner) for part in (x.real, x.imag)]
                 continue
+            if mode == SHARED and leaf.kind == "complex":
+                values += [_wrap(cx, leaf, part) for part in jnp.split(x, 2, -1)]
+                continue
             if mode == CLEAR:
                 x = cx.input(x, owner)
             elif mode == SHARED:
@@ -181,28 +189,22 @@ def _party_program(
             values.append(x)
         results = run(cx, plain, values)
         notes[:] = cx.notes
-        outs[:] = [None] * len(results)
+        dtypes = [aval.dtype for aval in plain.out_avals]
         secret = [i for i, v in enumerate(results) if isinstance(v, SECRET)]
-        if any(pairs.outputs) and not options.reveal:
-            raise UnsupportedError(
-                f"{call.name}: a complex result cannot stay shared; return its real and "
-                "its imaginary part."
-            )
-        if any(pairs.outputs):
-            outs[:] = [None] * len(pairs.outputs)
-        if options.reveal:
-            dtypes = [plain.out_avals[i].dtype for i in secret]
-            opened = open_values(cx, [results[i] for i in secret], dtypes)
-            for i, v in zip(secret, opened, strict=True):
-                results[i] = v
-        else:
-            for i in secret:
-                kind, scale, share = _unwrap(results[i])
-                outs[i], results[i] = (kind, scale), cx.p.pack(share)
         results = [
-            v if i in secret else jnp.asarray(v, plain.out_avals[i].dtype)
+            v if i in secret else jnp.asarray(v, dtypes[i])
             for i, v in enumerate(results)
         ]
+        if not options.reveal:
+            kept = list(_kept(cx, results, pairs))
+            outs[:] = [kind for kind, _ in kept]
+            return [v for _, v in kept]
+        outs[:] = [None] * len(pairs.outputs)
+        opened = open_values(
+            cx, [results[i] for i in secret], [dtypes[i] for i in secret]
+        )
+        for i, v in zip(secret, opened, strict=True):
+            results[i] = v
         return pairs.results(results)
 
     own = [jax.ShapeDtypeStruct((8,), np.uint32)] * inner
@@ -263,6 +265,12 @@ def _simulated(
     return dealt, with_corrections
 
 
+def owner_of(owners: Mapping[str, int], arg: str, path: str) -> int:
+    """Which party holds a leaf of an argument that is given in clear."""
+    name = named(owners, arg, path)
+    return 0 if name is None else owners[name]
+
+
 def spec(x: Any) -> Any:
     """The type with which the function is traced: as JAX would take the argument."""
     if is_shared(x):
@@ -282,6 +290,25 @@ def _wrap(cx: Shared, leaf: SharedArray, words: Any) -> Any:
     if leaf.kind == "integer":
         return Integer(leaf.dtype, share)
     return Fixed.of(share, leaf.scale)
+
+
+def _kept(
+    cx: Shared, results: Sequence[Any], pairs: Split
+) -> Iterator[tuple[Any, Any]]:
+    """For each output (its kind, packed shares), or (None, itself) where it is public."""
+    given = iter(results)
+    for two in pairs.outputs:
+        parts = [next(given) for _ in range(1 + two)]
+        if not any(isinstance(v, SECRET) for v in parts):
+            yield None, lax.complex(*parts) if two else parts[0]
+        elif two:
+            scale = max([cx.f, *(v.scale for v in parts if isinstance(v, Fixed))])
+            shares = [cx.scaled(cx.fixed(v, scale), scale) for v in parts]
+            packed = [cx.p.pack(share) for share in shares]
+            yield ("complex", scale), jnp.concatenate(packed, -1)
+        else:
+            kind, scale, share = _unwrap(parts[0])
+            yield (kind, scale), cx.p.pack(share)
 
 
 def _unwrap(value: Any) -> tuple[str, int, Any]:

@@ -8,7 +8,14 @@ from privjax import _compat
 from privjax.core.trace import Call
 from privjax.passes.audit import marked_lines, secrecy
 from privjax.transforms.report import Report, entry, output_names, short_type
-from privjax.transforms.shared_program import PUBLIC, SHARED, Options, Program, spec
+from privjax.transforms.shared_program import (
+    PUBLIC,
+    SHARED,
+    Options,
+    Program,
+    owner_of,
+    spec,
+)
 
 ROUNDING = {
     "probabilistic": "truncation rounds up or down at random, by less than one unit",
@@ -37,7 +44,9 @@ def shared_report(fun: str, call: Call, program: Program, options: Options) -> R
         entry(
             path,
             spec(x),
-            labels.get(mode, f"secret, held by party {options.owners.get(arg, 0)}"),
+            labels.get(
+                mode, f"secret, held by party {owner_of(options.owners, arg, path)}"
+            ),
         )
         for path, x, mode, arg in zip(
             call.paths, call.leaves, program.modes, call.args, strict=True

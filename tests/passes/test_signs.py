@@ -1,4 +1,4 @@
-"""Signs read off the bits of reals, collectives of lanes, and loops with many tests."""
+"""Signs and exponents of the bits of reals, collectives of lanes, loops with many tests."""
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,11 @@ def bits(x):
         lambda x: bits(x) >= 0,
         lambda x: jnp.copysign(x[::-1], x),
         lambda x: lax.bitcast_convert_type(x, jnp.float32),
+        jnp.frexp,
+        lambda x: jnp.frexp(x * 2.0**-20 + 1e3),
+        lambda x: jax.vmap(jnp.frexp)(x.astype(np.float16)),
+        lambda x: jnp.ldexp(x, -3),
+        jax.grad(lambda x: jnp.frexp(x + 9)[0].sum()),
     ],
 )
 def test_signs(fun):

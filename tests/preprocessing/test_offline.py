@@ -9,7 +9,7 @@ from jax import lax
 from two_parties import play, sessions
 
 from privjax.errors import ProtocolError, UnsupportedError
-from privjax.preprocessing import cost, prepare, run, together
+from privjax.preprocessing import cost, offline, prepare, run, together
 from privjax.runtimes import material
 
 
@@ -60,10 +60,10 @@ def test_corrections_are_those_of_the_dealer(fun, specs) -> None:
     assert spent == cost(lambda me: prepare(me, party, seeds[me.index]))
 
 
-def test_what_has_macs_is_refused() -> None:
+def test_what_has_macs_is_not_made_semi_honestly() -> None:
     party = program_of(lambda x: x * x, (spec(2),), "spdz2k")
     with pytest.raises(UnsupportedError):
-        play(lambda me: prepare(me, party, jnp.zeros((8,), np.uint32)))
+        play(lambda me: offline.prepare(me, party, jnp.zeros((8,), np.uint32)))
 
 
 def test_together_takes_the_rounds_of_the_longest() -> None:

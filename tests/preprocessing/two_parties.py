@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from privjax.preprocessing import curve
@@ -41,7 +42,8 @@ def play_tampered(side: Callable, cheater: int, change: Callable) -> Session:
     with jax.enable_x64(True):
         messages = [next(s) for s in sides]
         for step in range(1000):
-            messages[cheater] = change(step, messages[cheater])
+            said = jax.tree.map(jnp.asarray, messages[cheater])
+            messages[cheater] = change(step, said)
             sent = list(messages)
             try:
                 # The honest party first: what it says about this round is the result.

@@ -464,3 +464,27 @@ def loops_in_lanes(x):
 @program(real(2, 2), real(2, 2))
 def conjugates(x, y):
     return lax.conj(x), jnp.conj(lax.complex(x, y))
+
+
+@program(np.array([1.0, -2.0, 0.0], np.float32))
+def comparisons_with_nan(x):
+    some = np.array([np.nan, 1.0, 0.0], np.float32)
+    return x < jnp.nan, x >= jnp.nan, x == jnp.nan, x != jnp.nan, x <= some, x >= some
+
+
+@program(np.zeros((2, 0, 0), np.float32))
+def empty_matrices(a):
+    return jnp.linalg.cholesky(a), jnp.linalg.solve(a, a)
+
+
+@program(real(3).astype(np.float16))
+def half_precision(x):
+    return x + 1, jnp.maximum(x, 0), x.mean(), jnp.where(x > 0, x, -jnp.inf).max()
+
+
+@program(
+    np.array([9000 + 100j, -2e4 + 3e4j, 0.1 - 0.2j, -4, 3e6 + 1j], np.complex64),
+    np.array([9001 - 100j, 2e4 + 30j, 3 + 4j, 1j, -1e6 + 1e6j], np.complex64),
+)
+def large_complex_numbers(z, w):
+    return jnp.abs(z), jnp.sqrt(z), z / w

@@ -76,11 +76,13 @@ CASES = [
     ("no rule", lambda: privjax.secret_shared(
         lambda x: jnp.linalg.eigvals(jnp.outer(x, x)).real)(X),
      privjax.UnsupportedError, "on a secret .*test_errors.py"),
-    ("complex that stays shared", lambda: privjax.secret_shared(
-        lambda x: x, reveal=False)(X * 1j),
-     privjax.UnsupportedError, "real and its imaginary part"),
-    ("complex to share", lambda: privjax.share(X * 1j), privjax.InputError,
-     "complex64 cannot be shared"),
+    ("bits of reals", lambda: privjax.secret_shared(lambda x: x.view(jnp.int32))(X),
+     privjax.UnsupportedError, "test_errors.py.*jnp.frexp"),
+    ("integers of 4 bits", lambda: privjax.secret_shared(
+        lambda x: x.astype(jnp.int4))(X),
+     privjax.UnsupportedError, "int4 on secrets .*test_errors.py.*int8"),
+    ("position of no argument", lambda: privjax.secret_shared(
+        lambda x: x, public=1), privjax.InputError, "no argument 1"),
     ("threefry key", lambda: privjax.secret_shared(lambda x: x)(
         X, key=jax.random.key(0)), privjax.RandomKeyError, "privjax.random.key()"),
     ("missing key under jit", lambda: jax.jit(privjax.secret_shared(lambda x: x))(X),
@@ -126,3 +128,31 @@ def test_keyword_key_of_the_function_stays_the_functions():
     key = jax.random.key(0)
     got = fun(X, key=key, privacy_key=random.insecure_key(1))
     np.testing.assert_allclose(got, noisy(X, key), atol=1e-4)
+
+
+def named(x, *rest, scale=2.0, **more):
+    return x * scale + rest[0] * rest[1] + more.get("bias", 0.0)
+
+
+PLACES = [
+    # (public, what is public of named(x, a, b, bias=c))
+    ((), []),
+    ((0, 2), ["x", "rest[1]"]),
+    ("rest", ["rest[0]", "rest[1]"]),
+    ((1, "bias"), ["rest[0]", "more['bias']"]),
+    ("more", ["more['bias']"]),
+]
+
+
+@pytest.mark.parametrize("public, want", PLACES)
+def test_places_of_public_arguments(public, want):
+    shared = privjax.secret_shared(named, protocol="reference", public=public)
+    call = shared.call((X, X, X), {"bias": np.float32(1)})
+    modes = zip(call.paths, shared.program(call).modes, strict=True)
+    assert [path for path, mode in modes if mode == "public"] == want
+
+
+def test_owners_by_position():
+    shared = privjax.secret_shared(named, owners={0: 1, 2: 1}, protocol="reference")
+    assert shared.owners == {"x": 1, "rest[1]": 1}
+    assert str(privjax.explain(shared, X, X, X)).count("held by party 1") == 2

@@ -309,3 +309,42 @@ def test_float_bits_are_refused():
         fast.secret_shared(lambda x: lax.bitcast_convert_type(x, jnp.int32))(
             np.ones(3, np.float32)
         )
+
+
+def reals(x):
+    """`half` fits again; what gets a fraction saturates."""
+    return {
+        "real": x.astype(np.float32),
+        "half": x * np.float32(0.5),
+        "sum": x.astype(np.float32) + 0.5,
+        "root": jnp.sqrt(x.astype(np.float32)),
+        "and back": x.astype(np.float32).astype(x.dtype),
+    }
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint64"])
+def test_integers_beyond_reals(dtype):
+    most, fp = FixedPoint().max_value, {"protocol": "reference"}
+    with jax.enable_x64(dtype == "uint64"):
+        x = np.array([np.iinfo(dtype).max, 2**26, 2**20, 5], dtype)
+        got = fast.secret_shared(reals, **fp)(x)
+        inside = np.minimum(x.astype(np.float64), most)
+        own = inside if dtype == "uint64" else x.astype(np.float64)
+        np.testing.assert_allclose(got["real"], own, rtol=1e-6)
+        np.testing.assert_allclose(got["half"], own / 2, rtol=1e-6)
+        np.testing.assert_allclose(got["sum"], inside + 0.5, rtol=1e-6)
+        np.testing.assert_allclose(got["root"], np.sqrt(inside), rtol=2e-4)
+        np.testing.assert_array_equal(got["and back"], x)
+
+
+def reinterpreted(x):
+    narrow = lax.bitcast_convert_type(x, np.uint8)
+    return {
+        "narrow": narrow,
+        "wide": lax.bitcast_convert_type(narrow, np.uint32),
+        "view": x.view(np.int16),
+    }
+
+
+def test_bits_of_other_widths():
+    check(reinterpreted, (edges("int32"),), protocol="reference")

@@ -21,6 +21,7 @@ def check(name, protocol, parties=2):
     assert jax.tree.structure(got) == jax.tree.structure(want)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert a.shape == b.shape and a.dtype == b.dtype
+        assert getattr(a, "weak_type", False) == b.weak_type
         if a.dtype.kind in "iub":
             np.testing.assert_array_equal(a, b)
         else:
@@ -50,3 +51,16 @@ def test_semi2k(name):
 
 def test_spdz2k():
     check("equality_join", "spdz2k")
+
+
+@pytest.mark.parametrize("protocol, parties", [("replicated3", 3), ("spdz2k", 2)])
+def test_complex_numbers_stay_shared(protocol, parties):
+    z = np.array([1 + 2j, -3.5j, 1000], np.complex64)
+    own = {"protocol": protocol, "parties": parties}
+    shared = privjax.secret_shared(
+        lambda z: (z.conj() + 1, z.real), reveal=False, **own
+    )
+    turned, real = privjax.reveal(shared(privjax.share(z, **own)))
+    np.testing.assert_allclose(turned, z.conj() + 1, atol=1e-4)
+    np.testing.assert_allclose(real, z.real, atol=1e-4)
+    assert turned.dtype == np.complex64 and real.dtype == np.float32

@@ -47,7 +47,9 @@ def test_where_it_does_not_apply() -> None:
     with pytest.raises(ProtocolError, match="two parties"):
         fast.secret_shared(program, parties=3, preprocessing="ot")
     with pytest.raises(ProtocolError, match="semi2k"):
-        fast.secret_shared(program, protocol="spdz2k", preprocessing="ot")
+        fast.secret_shared(
+            program, parties=3, protocol="replicated3", preprocessing="ot"
+        )
     with pytest.raises(InputError, match="unknown"):
         fast.secret_shared(program, preprocessing="none")
     alone = fast.secret_shared(program, preprocessing="ot")

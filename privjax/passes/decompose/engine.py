@@ -78,6 +78,10 @@ class Decompose(TaintPass):
                 rule = by_index
         if rule is None:
             return super().default(values)
+        if not any(v.aval.size for v in self.eqn.outvars):  # factors of empty matrices
+            return [
+                Tainted(jnp.zeros(v.aval.shape, v.aval.dtype)) for v in self.eqn.outvars
+            ]
         out = self.apply(lambda *xs: rule(*xs, **params), *values)
         several = self.eqn.primitive.multiple_results
         return out if several else out[:1]

@@ -29,7 +29,16 @@ from privjax import _compat
 from privjax.core import control
 from privjax.core.interpret import Interpreter, sub_jaxprs
 from privjax.core.interpret import run as interpret
-from privjax.errors import RangeWarning
+from privjax.errors import RangeWarning, UnsupportedError
+from privjax.passes.decompose.integrals import (
+    dawsn,
+    erfcx,
+    expi,
+    expn,
+    fitted,
+    polynomial,
+    sici,
+)
 from privjax.passes.simplify import retrace
 
 _JAX = str(Path(jax.__file__).parent)
@@ -80,7 +89,7 @@ def expm(a: Any) -> Any:
 @cache
 def _tail() -> Any:
     """log(erfcx(z) / t) for t = 1 / (1 + z / 2) and z >= 0, a polynomial within 1e-6."""
-    return _fitted(lambda t: np.log(special.erfcx(2 / t - 2) / t))
+    return fitted(lambda t: np.log(special.erfcx(2 / t - 2) / t))
 
 
 def log_ndtr(x: Any) -> Any:
@@ -91,18 +100,21 @@ def log_ndtr(x: Any) -> Any:
     """
     y = lax.min(lax.max(-x, jnp.zeros_like(x)), jnp.full_like(x, _FAR))
     t = lax.div(jnp.ones_like(y), 1 + y * (0.5 / math.sqrt(2)))
-    left = lax.log(t) - 0.5 * y * y + (_polynomial(_tail(), t) - math.log(2))
+    left = lax.log(t) - 0.5 * y * y + (polynomial(_tail(), t) - math.log(2))
     right = lax.log(0.5 + 0.5 * lax.erf(lax.max(x, jnp.zeros_like(x)) / math.sqrt(2)))
     return jnp.where(x > 0, right, left)
 
 
 def sinc(x: Any) -> Any:
-    """sin(pi x) / (pi x), 1 at 0, within 2^-13: a polynomial where the quotient is bad."""
-    square = (lax.min(lax.max(x, -_like(x, _NEAR)), _like(x, _NEAR)) * math.pi) ** 2
-    signs = [(-1) ** k / math.factorial(2 * k + 1) for k in range(_EVEN)]
+    """sin(pi x) / (pi x), 1 at 0, within 2^-15: a polynomial where the quotient is bad."""
+    part = lax.min(lax.max(x, -_like(x, _NEAR)), _like(x, _NEAR)) * (1 / _NEAR)
+    powers = [(math.pi * _NEAR) ** (2 * k) for k in range(_EVEN)]
+    signs = [(-1) ** k * p / math.factorial(2 * k + 1) for k, p in enumerate(powers)]
     near = jnp.abs(x) < _NEAR
     angle = jnp.where(near, 1.0, x * math.pi)
-    return jnp.where(near, _polynomial(signs, square), lax.div(lax.sin(angle), angle))
+    return jnp.where(
+        near, polynomial(signs, part * part), lax.div(lax.sin(angle), angle)
+    )
 
 
 def _like(x: Any, value: float) -> Any:
@@ -125,58 +137,6 @@ def bessel_jn(z: Any, *, v: int) -> Any:
     return jnp.tensordot(np.concatenate([even, odd], 1).astype(z.dtype), both, 1)
 
 
-def expn(x: Any, *, n: int) -> Any:
-    """The exponential integral E_n(x) for x >= 0, within 2^-15 (relative, if large).
-
-    Above 1 e^-x times a polynomial in (1 + n) / (x + n); below, where its only
-    singularity is that of x^(n-1) log x, a polynomial beside that (DLMF 8.19.8).
-    """
-    one = jnp.ones_like(x)
-    if n == 0:
-        return lax.div(lax.exp(-x), x)
-    near, far = _integral(n)
-    low, high = lax.min(x, one), lax.max(x, one)
-    power = _leading(n)
-    below = _polynomial(near, low) - low ** (n - 1) * lax.log(low) * power
-    above = lax.exp(-high) * _polynomial(far, lax.div((1 + n) * one, high + n))
-    return jnp.where(x < 1, below, above)
-
-
-def _leading(n: int) -> float:
-    """(-1)^(n-1) / (n-1)!"""
-    return float((-1) ** (n - 1) * math.exp(-math.lgamma(n)))
-
-
-@cache
-def _integral(n: int) -> tuple[Any, Any]:
-    """Coefficients of the polynomials of `expn`, within 2e-6."""
-    sign = _leading(n)
-    near = _fitted(lambda x: special.expn(n, x) + sign * special.xlogy(x ** (n - 1), x))
-    nodes, weights = np.polynomial.laguerre.laggauss(60)
-
-    def scaled(t: Any) -> Any:
-        """e^x E_n(x), the Laplace transform of (1 + s)^-n."""
-        x = (1 + n) / t - n
-        whole = (weights * (1 + nodes / x[:, None]) ** -n).sum(-1) / x
-        near = np.minimum(x, 40)
-        return np.where(x < 40, np.exp(near) * special.expn(n, near), whole)
-
-    return near, _fitted(scaled)
-
-
-def _fitted(fun: Callable[[Any], Any]) -> Any:
-    """The polynomial of degree 8 through a function at Chebyshev's nodes in [0, 1]."""
-    series = np.polynomial.chebyshev.Chebyshev.interpolate(fun, 8, domain=[0, 1])
-    return series.convert(kind=np.polynomial.Polynomial).coef
-
-
-def _polynomial(coefficients: Sequence[float], x: Any) -> Any:
-    out = jnp.full_like(x, float(coefficients[-1]))
-    for c in reversed(coefficients[:-1]):
-        out = out * x + float(c)
-    return out
-
-
 # -- the table ----------------------------------------------------------------------------
 
 
@@ -187,17 +147,19 @@ class Known:
     Attributes:
       public: (shape of the result, or what is the first of two operands) -> JAX's
         function of the operand, with its options.
-      instead: likewise the one that replaces it; None where there is none.
+      instead: likewise the one that replaces it.
       rank: of the operand; one of more axes may come from `vmap`.
       limit: what happens where the original stays.
       ordered: whether a public number comes before the operand.
+      derivative: the way out where a derivative of the original cannot stay.
     """
 
-    public: Callable[[Any], Callable[..., Any]] | None
-    instead: Callable[[Any], Callable[..., Any]] | None
+    public: Callable[[Any], Callable[..., Any]]
+    instead: Callable[[Any], Callable[..., Any]]
     rank: int
     limit: str
     ordered: bool = False
+    derivative: str = ""
 
 
 def _order(shape: tuple[int, ...]) -> int:
@@ -210,6 +172,8 @@ KNOWN: dict[str, Known] = {
         lambda _: expm,
         2,
         "Pade's coefficients do not fit above a norm of about 2",
+        derivative="For symmetric matrices write it by jnp.linalg.eigh, else as a "
+        "polynomial that is squared a few times; these have derivatives.",
     ),
     "log_ndtr": Known(
         lambda _: jax.scipy.special.log_ndtr,
@@ -237,11 +201,28 @@ KNOWN: dict[str, Known] = {
         ordered=True,
     ),
     "sici": Known(
-        None,
-        None,
+        lambda _: jax.scipy.special.sici,
+        lambda _: sici,
         0,
-        "its quotients of polynomials are off by up to 0.1 beyond |x| = 4. Write it with "
-        "polynomials that fit your domain, or reveal its operand",
+        "its quotients of polynomials are off by up to 0.1 beyond |x| = 4",
+    ),
+    "expi": Known(
+        lambda _: jax.scipy.special.expi,
+        lambda _: expi,
+        0,
+        "its quotients of polynomials overflow",
+    ),
+    "erfcx": Known(
+        lambda _: jax.scipy.special.erfcx,
+        lambda _: erfcx,
+        0,
+        "it multiplies what does not fit with what is below resolution",
+    ),
+    "dawsn": Known(
+        lambda _: jax.scipy.special.dawsn,
+        lambda _: dawsn,
+        0,
+        "its quotients of polynomials are off by up to 2^-8",
     ),
 }
 
@@ -288,10 +269,15 @@ def _call(cx: Any, *values: Any, **params: Any) -> list[Any]:
     known = KNOWN[name]
     instead = _replacement(name, known, body, values)
     if instead is not None:
-        return [instead(values[-1])]
+        out = instead(values[-1])
+        return list(out) if isinstance(out, tuple) else [out]
+    if known.derivative and (len(body.in_avals), len(body.out_avals)) != (1, 1):
+        raise UnsupportedError(
+            f"the derivative of `{name}`{cx.where()} on a secret: {known.limit}. "
+            f"{known.derivative}"
+        )
     if not any(_name(sub) for sub in _bodies(body)):
-        form = "" if known.instead is None else _OTHER
-        text = f"`{name}`{cx.where()}{form}: {known.limit}"
+        text = f"`{name}`{cx.where()}{_OTHER}: {known.limit}"
         if text not in cx.notes:
             warnings.warn(text, RangeWarning, stacklevel=2)
         cx.notes[text] = None
@@ -308,6 +294,7 @@ def _name(closed: Any) -> str | None:
     """Which function of the table a body is by its name and origin."""
     info = getattr(_compat.open_jaxpr(closed)[0], "debug_info", None)
     name, _, place = str(getattr(info, "func_src_info", "")).partition(" at ")
+    name = name.lstrip("_")  # what a `custom_jvp` wraps
     return name if name in KNOWN and place.startswith(_JAX) else None
 
 
@@ -323,19 +310,19 @@ def _replacement(
     name: str, known: Known, body: Any, values: Sequence[Any]
 ) -> Callable[..., Any] | None:
     """What does the same as a body to which JAX's function traces, `vmap`ed or not."""
-    if known.public is None or known.instead is None or not body.in_avals:
+    if not body.in_avals:
         return None
-    *first, aval = body.in_avals
-    if len(first) != known.ordered or len(body.out_avals) != 1:
+    *first, aval = body.in_avals  # tables of coefficients may come first
+    if known.ordered and len(first) != 1:
         return None
     if not jnp.issubdtype(aval.dtype, jnp.floating):
         return None
-    if first and not (_is_number(values[0]) and values[0] >= 0):
+    if known.ordered and not (_is_number(values[0]) and values[0] >= 0):
         return None
-    (out,), text = body.out_avals, str(body)
+    out, text = body.out_avals[0], str(body)
     spec = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
     for lanes in range(min(len(aval.shape) - known.rank, _LANES) + 1):
-        option = int(values[0]) if first else out.shape[lanes:]
+        option = int(values[0]) if known.ordered else out.shape[lanes:]
         public = _vmapped(known.public(option), lanes)
         for x64 in (True,) if aval.dtype == np.float64 else (False, True):
             with jax.enable_x64(x64):

@@ -107,6 +107,8 @@ def mul(cx: Any, x: Any, y: Any, *, out_dtype: Any = None) -> Any:
     if not is_real(cx):
         return _integer_product(cx, x, y)
     x, y = cx.fixed(x), cx.fixed(y)
+    if x is not y:
+        x, y = x.entire, y.entire
     if x.bit is None:
         x, y = y, x
     if x.bit is not None:
@@ -152,7 +154,7 @@ def mul_public(cx: Any, x: Any, c: Any) -> Any:
         bounds = integers.times(integers.bounds_of(x), integers.bounds_of(c))
         share = cx.p.mul_public(cx.integer(x).share, cx.encode_integer(c))
         return integers.result(cx, share, bounds)
-    x = cx.fixed(x)
+    x = cx.fixed(x).entire
     if x.bit is None and _is_large(cx, c):
         return _large_product(cx, x, c)
     c = cx.addend(c)

@@ -39,7 +39,18 @@ def lt(cx: Any, x: Any, y: Any) -> Any:
         if known is not None:
             return np.full(cx.eqn.outvars[0].aval.shape, known)
         return Boolean(integers.less(cx, x, y))
-    return Boolean(cx.p.msb(_difference(cx, x, y)))
+    return _ordered(cx, cx.p.msb(_difference(cx, x, y)), x, y)
+
+
+def _ordered(cx: Any, bit: Any, x: Any, y: Any) -> Boolean:
+    """What a comparison says where neither operand is a public NaN; else false."""
+    for v in (x, y):
+        if isinstance(v, SECRET):
+            continue
+        nan = np.isnan(v) if isinstance(v, np.ndarray) else jnp.isnan(v)
+        if not isinstance(nan, np.ndarray) or nan.any():
+            bit = cx.p.and_public(bit, jnp.logical_not(nan).astype(np.uint8))
+    return Boolean(bit)
 
 
 def gt(cx: Any, x: Any, y: Any) -> Any:
@@ -48,13 +59,17 @@ def gt(cx: Any, x: Any, y: Any) -> Any:
 
 
 def ge(cx: Any, x: Any, y: Any) -> Any:
-    """x >= y: not x < y."""
-    return _negated(cx, lt(cx, x, y))
+    """x >= y: y <= x."""
+    return le(cx, y, x)
 
 
 def le(cx: Any, x: Any, y: Any) -> Any:
     """x <= y: not y < x."""
-    return _negated(cx, lt(cx, y, x))
+    x, y = operands(cx, x, y)
+    not_less = _negated(cx, lt(cx, y, x))
+    if not isinstance(not_less, Boolean) or integers.is_integer(x) or _is_boolean(x):
+        return not_less
+    return _ordered(cx, not_less.bit, x, y)
 
 
 def eq(cx: Any, x: Any, y: Any) -> Boolean:
@@ -64,7 +79,7 @@ def eq(cx: Any, x: Any, y: Any) -> Boolean:
         return not_(cx, xor(cx, x, y))
     if integers.is_integer(x):
         return Boolean(integers.equal(cx, x, y))
-    return Boolean(cx.p.is_zero(_difference(cx, x, y)))
+    return _ordered(cx, cx.p.is_zero(_difference(cx, x, y)), x, y)
 
 
 def ne(cx: Any, x: Any, y: Any) -> Boolean:

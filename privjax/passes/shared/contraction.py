@@ -29,9 +29,9 @@ def _bilinear(cx: Any, op: Bilinear, x: Any, y: Any) -> Any:
         bounds = integers.times(integers.bounds_of(x), integers.bounds_of(y), count)
         return integers.result(cx, product(op, *values), bounds)
     if isinstance(x, SECRET) and isinstance(y, SECRET):
-        a, b = factors(cx, cx.fixed(x), cx.fixed(y))
+        a, b = factors(cx, cx.fixed(x).entire, cx.fixed(y).entire)
         return Fixed.of(cx.p.product(op, a.share, b.share), a.scale + b.scale)
-    secret = cx.factor(cx.fixed(x if isinstance(x, SECRET) else y))
+    secret = cx.factor(cx.fixed(x if isinstance(x, SECRET) else y).entire)
     public = y if isinstance(x, SECRET) else x
     bits = _bits(cx, public)
     public = cx.encode(public, bits)

@@ -6,6 +6,7 @@ that its top bits are those of the ring (comparison), or reduced (conversion). S
 bounds tell where this is not needed.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -78,6 +79,39 @@ def exact(cx: Any, x: Any) -> Arith:
         bounds = limits(x.dtype) if x.width < cx.fp.ring_bits else None
         return Integer(x.dtype, reduced, bounds).share
     return x.share
+
+
+def as_real(cx: Any, x: Integer) -> Fixed:
+    """The same number as a real: the largest one where it does not fit.
+
+    Before its point the ring has more room than a real may use: `entire` serves products,
+    which may fit again.
+    """
+    most = int(cx.fp.max_value) - 1
+    low, high = x.bounds or limits(x.dtype)
+    whole = exact(cx, x)
+    if -most <= low and high <= most:
+        return Fixed.of(whole, 0)
+    known = Integer(x.dtype, whole, x.bounds)
+
+    @functools.cache
+    def inside() -> Arith:
+        share = whole
+        for end in [-most] * (low < -most) + [most] * (high > most):
+            limit = np.full(whole.shape, end, x.dtype)
+            over = less(cx, *((known, limit) if end < 0 else (limit, known)))
+            gap = cx.p.add_public(cx.p.mul_public(whole, -1), cx.encode_integer(limit))
+            share = cx.p.add(share, cx.p.bit_times(over, gap))
+        return share
+
+    def at(scale: int) -> Any:
+        return lambda: cx.p.mul_public(inside(), 1 << scale)
+
+    room = high < 1 << (cx.fp.ring_bits - 1)  # not for 64 bits without a sign
+    scales: dict[int, Any] = {s: at(s) for s in (cx.f, 2 * cx.f)}
+    out = Fixed(x.shape, cx.f, {0: whole if room else inside, **scales})
+    out.integer = x
+    return out
 
 
 def bits_of(cx: Any, x: Any) -> Bit:
@@ -261,6 +295,11 @@ def _amount(cx: Any, by: Any) -> Any:
 def converted(cx: Any, x: Any, dtype: Any) -> Integer:
     """A secret of any kind as an integer of `dtype`; reals are cut off towards zero."""
     dtype = np.dtype(dtype)
+    if dtype.kind not in "iu":
+        raise UnsupportedError(
+            f"{dtype} on secrets{cx.where()}: integers of less than 8 bits have no "
+            "arithmetic of their own here; use int8 or uint8."
+        )
     if 8 * dtype.itemsize > cx.fp.ring_bits:
         raise UnsupportedError(
             f"{dtype} on secrets{cx.where()} does not fit into a ring of "
@@ -268,6 +307,9 @@ def converted(cx: Any, x: Any, dtype: Any) -> Integer:
             "fixed_point=privjax.FixedPoint(64, ...)."
         )
     low, high = limits(dtype)
+    if isinstance(x, Fixed) and x.integer is not None:
+        own = limits(x.integer.dtype)
+        x = x.integer if low <= own[0] and own[1] <= high else x
     if isinstance(x, Fixed):
         most = int(cx.fp.max_value)
         share = towards_zero(cx, _inside(cx, x, low, high))
@@ -339,7 +381,8 @@ def bitcast_convert_type(cx: Any, x: Any, *, new_dtype: Any) -> Integer:
         raise UnsupportedError(
             f"`bitcast_convert_type`{cx.where()} from {cx.eqn.invars[0].aval.dtype} to "
             f"{new}: the bits of a secret real are those of fixed point, not of IEEE "
-            "754. Only integers of one width can be reinterpreted."
+            "754. Use jnp.signbit or jnp.frexp for what they say, or astype for the "
+            "value; integers can be reinterpreted as integers."
         )
     return converted(cx, x, new)
 

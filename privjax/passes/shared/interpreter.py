@@ -112,7 +112,7 @@ class Shared(Interpreter):
         if isinstance(value, Integer):
             if value.bit is not None:
                 return self.fixed(value.bit)
-            return Fixed.of(integers.exact(self, value), 0)
+            return integers.as_real(self, value)
         if isinstance(value, Boolean):
             to_arith = self.p.to_arith
             out = Fixed(value.shape, 0, {0: lambda: to_arith(value.bit, self.fp.dtype)})
@@ -159,12 +159,15 @@ class Shared(Interpreter):
         end = self.fp.max_value
         if isinstance(value, (np.ndarray, np.generic)):
             self._fits(value, end / 4)
-            if not np.any(np.isnan(value) | (np.abs(value) >= end)):
+            wide = np.asarray(value, np.float64)
+            if not np.any(np.isnan(wide) | (np.abs(wide) >= end)):
                 return value
-            value = np.asarray(value, np.float64)
+            value = wide
             part = np.where(np.abs(value) < end, value, np.sign(value) * end / 4)
             return np.nan_to_num(part)
         value = jnp.asarray(value)
+        if value.dtype.itemsize < 4:  # the end has no float16
+            value = value.astype(np.float32)
         part = jnp.where(jnp.abs(value) < end, value, jnp.sign(value) * end / 4)
         return jnp.nan_to_num(part)
 

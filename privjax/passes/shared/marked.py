@@ -16,6 +16,7 @@ from privjax.protocols.tuples import Noise
 
 def open_values(cx: Any, xs: Sequence[Any], dtypes: Sequence[Any]) -> list[Any]:
     """The clear arrays behind secrets: all parties learn them. One round."""
+    xs = [x.entire if isinstance(x, Fixed) else x for x in xs]
     sums = [x for x in xs if not isinstance(x, Boolean)]
     bits = [x for x in xs if isinstance(x, Boolean)]
     clear: dict[int, Any] = {}

@@ -26,17 +26,26 @@ class Fixed:
     is shared by its owner at the scales at which it is used, a truncation is done once.
     Where a value crosses into a loop or a branch all of them go along; dead code
     elimination drops those that nobody uses.
+
+    `bit` and `integer`: the boolean, or the integer of more bits than a real has before
+    its point, that the value came from, where it did.
     """
 
     def __init__(
         self, shape: Sequence[int], scale: int, at: dict[int, Thunk | Arith]
     ) -> None:
         self.shape, self.scale, self.at = tuple(shape), scale, at
-        self.bit: Boolean | None = None  # set where the value came from a boolean
+        self.bit: Boolean | None = None
+        self.integer: Integer | None = None
 
     @classmethod
     def of(cls, share: Arith, scale: int) -> "Fixed":
         return cls(share.shape, scale, {scale: share})
+
+    @property
+    def entire(self) -> "Fixed":
+        """Not saturated, to be multiplied or shown, where it came from an integer."""
+        return self if self.integer is None else Fixed.of(self.get(0), 0)
 
     @property
     def share(self) -> Arith:
@@ -55,7 +64,9 @@ class Fixed:
         at: dict[int, Any] = {
             s: (lambda s=s: self.get(s).rearranged(fun)) for s in self.at
         }
-        return Fixed(shape, self.scale, at)
+        out = Fixed(shape, self.scale, at)
+        out.integer = self.integer and self.integer.rearranged(fun)
+        return out
 
     def tree_flatten(self) -> Any:
         scales = (self.scale, *sorted(set(self.at) - {self.scale}))
