@@ -73,9 +73,11 @@ def _power(series: np.ndarray, n: int) -> np.ndarray:
 
 
 def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.array(
-        [special.logsumexp(a[: k + 1] + b[k::-1][: k + 1]) for k in range(len(a))]
-    )
+    """The first coefficients of a product: row k of the terms has a_j b_(k - j)."""
+    j = np.arange(len(a))
+    behind = j[:, None] - j[None, :]
+    terms = np.where(behind < 0, -np.inf, a[None, :] + b[behind])
+    return special.logsumexp(terms, axis=1)
 
 
 @functools.lru_cache(maxsize=64)

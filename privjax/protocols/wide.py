@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from privjax._typing import Array, Shape
 from privjax.errors import InputError
@@ -201,6 +202,17 @@ def unstack(planes: Array) -> Wide:
     return Wide(planes[0], planes[1])
 
 
+def total(x: Wide) -> Wide:
+    """Sum over the first axis, mod 2^128, as one reduction: for an axis of few terms."""
+
+    def add(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:
+        found = Wide(*a) + Wide(*b)
+        return found.lo, found.hi
+
+    zero = np.uint64(0)
+    return Wide(*lax.reduce((x.lo, x.hi), (zero, zero), add, (0,)))
+
+
 def sum(x: Wide, axis: int | Sequence[int] | None = None) -> Wide:
     """Sum over one axis, several, or all, mod 2^128.
 
@@ -215,11 +227,19 @@ def sum(x: Wide, axis: int | Sequence[int] | None = None) -> Wide:
 
 
 def _full_product(a: Any, b: Any) -> Wide:
-    """uint64 x uint64 -> 128 bits, by four products of half words.
+    """uint64 x uint64 -> 128 bits.
 
-    The middle column is added in two steps, neither of which can overflow:
+    Where XLA is not known to have high products, by four products of half words. Their
+    middle column is added in two steps, neither of which can overflow:
     (2^32 - 1)^2 + 2^32 - 1 < 2^64.
     """
+    if jax.default_backend() == "cpu":
+        a, b = jnp.broadcast_arrays(a, b)
+        return Wide(a * b, lax.mulhi(a, b))
+    return _by_halves(a, b)
+
+
+def _by_halves(a: Any, b: Any) -> Wide:
     a0, a1 = a & _HALF_MASK, a >> _HALF
     b0, b1 = b & _HALF_MASK, b >> _HALF
     low = a0 * b0
@@ -271,5 +291,6 @@ __all__ = [
     "multiply",
     "stack",
     "sum",
+    "total",
     "unstack",
 ]

@@ -15,14 +15,14 @@ from privjax.protocols.wide import Wide
 
 
 def _sum_wide(shares: Any) -> Any:
-    return wide.stack(wide.sum(Wide(shares[:, 0], shares[:, 1]), 0))
+    return wide.stack(wide.total(Wide(shares[:, 0], shares[:, 1])))
 
 
 def _sum_integers(shares: Any) -> Any:
     """The sum of [parties, ...] over the integers, in twice as many bits."""
     if shares.dtype.itemsize < 8:
         return jnp.sum(shares, axis=0, dtype=np.uint64)
-    return wide.sum(wide.from_low(shares), 0)
+    return wide.total(wide.from_low(shares))
 
 
 def _add_wide(a: Any, b: Any) -> Any:

@@ -20,7 +20,7 @@ from privjax.runtimes import neighbours
 REQUESTS = frozenset({"uniform", "dealt"})
 # Requests up to this many words come from the scope's pools, under nonces of their own:
 # one of what parties draw (also in common with a neighbour), one of shares of dealt values.
-_SMALL = 1 << 16
+_SMALL = 1 << 18
 _POOL = 0xFFFFFFFF
 DRAWN, PAIR, DEALT = 0, 0, 1
 

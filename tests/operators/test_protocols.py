@@ -3,8 +3,13 @@
 Primitives that a protocol never sees are taken apart first, by passes that do not know
 it: `test_examples_equal_jax` runs all of them on `reference`, and here the rest runs on
 every protocol, many rows to a program.
+
+Functions are composed of kernels that the conformance suite finds equal on all protocols;
+of each way to compose them one is run on every protocol, and all of them, eagerly too, in
+a run with PRIVJAX_WHOLE_TABLE=1 (some twenty minutes).
 """
 
+import os
 from functools import partial
 from typing import Any
 
@@ -23,6 +28,7 @@ from privjax.passes.shared.interpreter import Shared
 from privjax.passes.taint import Tainted, TaintPass, raw
 from privjax.protocols.functions import BOUNDS
 
+WHOLE = bool(os.environ.get("PRIVJAX_WHOLE_TABLE"))
 PROGRAMS = {
     "local": (table.LOCAL, (table.X, table.INTS, table.T)),
     "products": (table.PRODUCTS, (table.X, table.Y, table.INTS)),
@@ -30,7 +36,10 @@ PROGRAMS = {
         table.GATES,
         (table.X, table.Y, table.INTS, table.MORE, table.T, table.U),
     ),
-    "functions": ({n: table.FUNCTIONS[n] for n in table.WAYS}, (table.P,)),
+    "functions": (
+        table.FUNCTIONS if WHOLE else {n: table.FUNCTIONS[n] for n in table.WAYS},
+        (table.P,),
+    ),
 }
 PARTIES = {"reference": 2, "semi2k": 2, "spdz2k": 2, "replicated3": 3}
 
@@ -77,7 +86,7 @@ def test_jit_of_vmap(protocol: str, program: str) -> None:
     rows, args = PROGRAMS[program]
     if (protocol, program) == ("reference", "functions"):
         rows = table.FUNCTIONS
-    if (protocol, program) == ("spdz2k", "functions"):  # compiles slowest
+    if (protocol, program) == ("spdz2k", "functions") and not WHOLE:  # the slowest
         rows = {n: rows[n] for n in table.WAYS[:2]}
     fun = shared(rows, protocol)
     lanes = [np.stack([a, a[::-1]]) for a in args]
@@ -90,9 +99,10 @@ def test_jit_of_vmap(protocol: str, program: str) -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_eager(program: str) -> None:
+@pytest.mark.parametrize("protocol", PARTIES if WHOLE else ["reference"])
+def test_eager(protocol: str, program: str) -> None:
     rows, args = PROGRAMS[program]
-    check(rows, shared(rows, "reference")(*args), args)
+    check(rows, shared(rows, protocol)(*args), args)
 
 
 @pytest.mark.parametrize("protocol", PARTIES)

@@ -195,6 +195,7 @@ OPTIMISERS = {
     "adagrad": optax.adagrad(0.1),
     "lion": optax.lion(0.05),
     "lamb": optax.lamb(0.05),
+    "adadelta": optax.adadelta(1.0, rho=0.5),  # from sqrt(0 + 1e-6) on
     "clipped": optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(0.1)),
     "scheduled": optax.sgd(optax.cosine_decay_schedule(0.2, 4)),
     "masked": optax.masked(optax.sgd(0.1), {"w": True, "b": False}),
@@ -230,6 +231,15 @@ for _name, _optimiser in OPTIMISERS.items():
 # -- classical methods -------------------------------------------------------------------
 
 POINTS = np.concatenate([real(4, 2, scale=0.3) + 2, real(4, 2, scale=0.3) - 2])
+
+
+@program(np.array([[0.3] * 4, [1e-3, -2e-3, 0.0, 1e-3], [0.5, -1.0, 0.25, 2.0]]))
+def small_terms_in_roots(x):
+    """1e-6 is below the resolution of factors, and squares are not."""
+    x = x - x.mean(-1, keepdims=True)
+    square = jnp.mean(x * x, -1, keepdims=True)
+    flat = jnp.concatenate([square + 1e-6, 4.0 * square + 1e-6]).reshape(-1)
+    return x * lax.rsqrt(square + 1e-6), jnp.sqrt(flat), (flat + 1e-7) ** 0.5
 
 
 @program(POINTS)

@@ -48,12 +48,7 @@ def add(cx: Any, x: Any, y: Any) -> Any:
     x = cx.fixed(x)
     if not isinstance(y, SECRET):
         if _is_zero(y, cx.fp.resolution):
-            if np.any(y):
-                cx.note(
-                    f"the constant {np.max(np.abs(y)):.4g}{cx.where()} is below the "
-                    f"resolution of {cx.fp.resolution:.4g} and counts as 0"
-                )
-            return x
+            return _tiny_sum(cx, x, y) if np.any(y) else x
         scale = max(x.scale, cx.f)
         y = cx.encode(cx.addend(y), scale)
         share = cx.p.add_public(cx.scaled(x, scale), y)
@@ -61,6 +56,34 @@ def add(cx: Any, x: Any, y: Any) -> Any:
     y = cx.fixed(y)
     scale = max(x.scale, y.scale)
     return Fixed.of(cx.p.add(cx.scaled(x, scale), cx.scaled(y, scale)), scale)
+
+
+def _tiny_sum(cx: Any, x: Fixed, y: Any) -> Fixed:
+    """x and what is below the resolution of factors: only `with_tiny` shows it.
+
+    That needs an x of finer resolution: x that was rounded to 0 may be more than y.
+    """
+    y = np.asarray(y, np.float64)
+    tiny = x.tiny + float(y.flat[0])
+    seen = np.all(y == y.flat[0]) and abs(tiny) >= 2.0 ** (4 - x.scale)
+    cx.note(
+        f"the constant {np.max(np.abs(y)):.4g}{cx.where()} is below the resolution of "
+        f"{cx.fp.resolution:.4g} and counts as 0"
+        + (", but in roots and logarithms of the sum" if seen else "")
+    )
+    if not seen:
+        return x
+    out = Fixed(x.shape, x.scale, x.at)
+    out.tiny = tiny
+    return out
+
+
+def with_tiny(cx: Any, x: Fixed) -> Fixed:
+    """x for a function that tells small numbers apart, as in sqrt(v + 1e-8)."""
+    if not x.tiny:
+        return x
+    tiny = cx.encode(np.full(x.shape, x.tiny), x.scale)
+    return Fixed.of(cx.p.add_public(x.share, tiny), x.scale)
 
 
 def _integer_sum(cx: Any, x: Any, y: Any) -> Any:

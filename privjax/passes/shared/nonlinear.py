@@ -12,7 +12,7 @@ from privjax.core.interpret import Rule, run
 from privjax.errors import UnsupportedError
 from privjax.passes.decompose import incomplete
 from privjax.passes.decompose.engine import decompose
-from privjax.passes.shared.arithmetic import add, mul_public, operands
+from privjax.passes.shared.arithmetic import add, mul_public, operands, with_tiny
 from privjax.passes.shared.comparison import lt
 from privjax.passes.shared.values import SECRET, Fixed
 from privjax.passes.simplify import cse, inline
@@ -21,7 +21,7 @@ from privjax.protocols import functions
 
 def _unary(function: Callable[..., Any]) -> Rule:
     def rule(cx: Any, x: Any, *, accuracy: Any = None) -> Any:
-        x = cx.fixed(x)
+        x = with_tiny(cx, cx.fixed(x))
         return Fixed.of(*function(cx.p, cx.fp, x.share, x.scale))
 
     return rule
@@ -63,7 +63,7 @@ def pow_(cx: Any, x: Any, y: Any) -> Any:
     if isinstance(x, np.ndarray) and x.size and np.all(x > 0):
         share, scale = exponent.share, exponent.scale
         return Fixed.of(*functions.exp_to_base(cx.p, cx.fp, x, share, scale))
-    base = cx.fixed(x, 2 * cx.f)
+    base = with_tiny(cx, cx.fixed(x, 2 * cx.f))
     lowest = cx.fp.ring_bits - 1 - exponent.scale
     odd = cx.p.msb(cx.p.mul_public(exponent.share, 1 << lowest))
     return _power(cx, base, exponent, odd)
@@ -71,7 +71,7 @@ def pow_(cx: Any, x: Any, y: Any) -> Any:
 
 def _public_power(cx: Any, x: Fixed, y: Any) -> Any:
     """x^y for a secret x."""
-    exponent = cx.fixed(y, 2 * cx.f)
+    x, exponent = with_tiny(cx, cx.fixed(x)), cx.fixed(y, 2 * cx.f)
     if not isinstance(y, np.ndarray) or not y.size:
         y = jnp.asarray(y)
         return _power(cx, x, exponent, (jnp.mod(jnp.floor(y), 2) == 1).astype(np.uint8))

@@ -59,7 +59,9 @@ def picked(x: Any, fun: Callable[[Any], Any]) -> Any:
     if isinstance(x, Fixed):
         at: dict[int, Any] = {s: (lambda s=s: x.get(s).moved(fun)) for s in x.at}
         value = x.share.moved(fun)
-        return Fixed(value.shape, x.scale, at | {x.scale: value})
+        out = Fixed(value.shape, x.scale, at | {x.scale: value})
+        out.tiny = x.tiny
+        return out
     if isinstance(x, Integer):
         return x.picked(fun)
     return Boolean(x.bit.moved(fun))
@@ -87,7 +89,11 @@ def joined(
         common = set.intersection(*(set(v.at) for v in reals)) - {scale}
         share, whole = at(scale), len(reals) == len(values)
         more = {s: partial(at, s) for s in common if s >= cx.f or (s == 0 and whole)}
-        return Fixed(share.shape, scale, {scale: share, **more})
+        out = Fixed(share.shape, scale, {scale: share, **more})
+        tiny = {v.tiny for v in reals}
+        if len(tiny) == 1 and len(reals) == len(values) and apply is moved:
+            out.tiny = tiny.pop()
+        return out
     if any(isinstance(v, Integer) for v in values):
         shares = [cx.integer(v).share for v in values]
         bounds = None if apply is not moved else _common_bounds(values)

@@ -28,7 +28,8 @@ class Fixed:
     elimination drops those that nobody uses.
 
     `bit` and `integer`: the boolean, or the integer of more bits than a real has before
-    its point, that the value came from, where it did.
+    its point, that the value came from, where it did. `tiny`: a public number that was
+    added and is below the resolution of factors; see `with_tiny`.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Fixed:
         self.shape, self.scale, self.at = tuple(shape), scale, at
         self.bit: Boolean | None = None
         self.integer: Integer | None = None
+        self.tiny = 0.0
 
     @classmethod
     def of(cls, share: Arith, scale: int) -> "Fixed":
@@ -66,6 +68,7 @@ class Fixed:
         }
         out = Fixed(shape, self.scale, at)
         out.integer = self.integer and self.integer.rearranged(fun)
+        out.tiny = self.tiny
         return out
 
     def tree_flatten(self) -> Any:

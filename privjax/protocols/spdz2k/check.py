@@ -193,19 +193,18 @@ def _padded(words: Any) -> Any:
 
 
 def _hashed(key: Any, words: Any) -> Any:
-    """NH of every 32 words, two products of half words each."""
-    rows = words.reshape(_NODE, -1)
+    """NH of every 32 words in a row, by products of their half words."""
+    rows = words.reshape(-1, _NODE)
     low, high = rows.astype(np.uint32), (rows >> np.uint64(32)).astype(np.uint32)
     products = tuple(
-        (low + a[:, None]).astype(np.uint64) * (high + b[:, None]).astype(np.uint64)
-        for a, b in key
+        (low + a).astype(np.uint64) * (high + b).astype(np.uint64) for a, b in key
     )
     # All passes in one reduction, which reads the words once.
     sums = lax.reduce(
         products,
         (np.uint64(0),) * _PASSES,
         lambda xs, ys: tuple(x + y for x, y in zip(xs, ys, strict=True)),
-        (0,),
+        (1,),
     )
     return jnp.concatenate(sums)
 
