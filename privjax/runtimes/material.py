@@ -31,7 +31,8 @@ from privjax.runtimes.discharge import Offline, Unknown, receiver
 from privjax.runtimes.pools import REQUESTS
 from privjax.runtimes.simulate import party_keys
 
-FORMAT = 2
+# Raised when files change, or where requests lie in the keystreams.
+FORMAT = 3
 USED = "used-sessions"
 
 
