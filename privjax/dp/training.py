@@ -181,7 +181,9 @@ def fit(
     chunk = left if isinstance(sampler, Streamed) else sampler.steps_per_epoch
     chunk = run or chunk
     batch_key, noise_key = jax.random.split(random.key() if key is None else key)
-    feed = sampler.masked(data, left, batch_key)
+    # A run that goes on, also with the key of before, draws batches of its own: what a
+    # sampler charges takes every draw for a new one.
+    feed = sampler.masked(data, left, jax.random.fold_in(batch_key, start))
     done = start
     with _bar(progress, total, done) as show:
         while done < total:

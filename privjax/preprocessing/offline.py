@@ -34,15 +34,15 @@ class Wanted:
     lead: int
 
 
-class _Demand(Offline):
+class Demand(Offline):
     """One party's requests: what it knows of their operands, what it draws for results.
 
     A share of a result is not known before the protocol has run: operands may depend on
     uniform values only.
     """
 
-    def inside(self, state: Any) -> "_Demand":
-        return _Demand(state[0], self.parties)
+    def inside(self, state: Any) -> "Demand":
+        return Demand(state[0], self.parties)
 
     def uniform(self, shape: Any, dtype: Any, domain: str) -> Any:
         return self.draw(shape, dtype, domain)
@@ -53,6 +53,10 @@ class _Demand(Offline):
             for i, (v, d) in enumerate(zip(self.eqn.outvars, fun.results, strict=True))
         ]
         self.material[str(self.index)] = (list(shares), draws)
+        return self.held(draws)
+
+    def held(self, draws: Sequence[Any]) -> list[Any]:
+        """What the program goes on with, for results of which a party drew this."""
         return [Unknown() for _ in draws]
 
 
@@ -69,7 +73,7 @@ def demand(party: Any, index: int, seed: Any) -> Any:
     """
 
     def one(own: Any) -> Any:
-        cx = _Demand(own, PARTIES)
+        cx = Demand(own, PARTIES)
         run(cx, party, [Unknown()] * len(party.in_avals))
         return cx.gathered()
 

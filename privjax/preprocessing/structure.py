@@ -20,31 +20,23 @@ import numpy as np
 from privjax.core.interpret import run
 from privjax.errors import UnsupportedError
 from privjax.preprocessing.host import host, moved, wide
-from privjax.preprocessing.offline import PARTIES, Wanted, matched, requests
+from privjax.preprocessing.offline import PARTIES, Demand, Wanted, matched, requests
 from privjax.preprocessing.products import layout
 from privjax.protocols import tuples
 from privjax.protocols.party import PARTY
 from privjax.protocols.spdz2k.tuples import BitMacs, SumMacs
-from privjax.runtimes.discharge import Offline, Unknown
+from privjax.runtimes.discharge import Unknown
 
 _RUNS = 64
 
 
-class _Known(Offline):
+class _Known(Demand):
     """One party's operands and draws; of what is dealt it holds what it draws."""
 
     def inside(self, state: Any) -> "_Known":
         return _Known(state[0], self.parties)
 
-    def uniform(self, shape: Any, dtype: Any, domain: str) -> Any:
-        return self.draw(shape, dtype, domain)
-
-    def dealt(self, shares: Sequence[Any], fun: Any) -> list[Any]:
-        draws = [
-            None if d.startswith("to:") else self.draw(v.aval.shape, v.aval.dtype, d, i)
-            for i, (v, d) in enumerate(zip(self.eqn.outvars, fun.results, strict=True))
-        ]
-        self.material[str(self.index)] = (list(shares), draws)
+    def held(self, draws: Sequence[Any]) -> list[Any]:
         return [Unknown() if s is None else s for s in draws]
 
 

@@ -170,6 +170,24 @@ def test_resumes_and_keeps_what_was_spent(tmp_path) -> None:
     ]
 
 
+def test_a_run_that_goes_on_with_its_key_draws_other_batches(tmp_path) -> None:
+    """The ledger takes every draw for a new one."""
+    drawn = []
+
+    class Seen(Poisson):
+        def rows(self, key, steps):
+            for rows, keep in super().rows(key, steps):
+                drawn.append(rows[keep > 0].tolist())
+                yield rows, keep
+
+    options = {"sampler": Seen(UNITS, 0.25), "checkpoints": tmp_path, **QUIET}
+    key = insecure_key(3)
+    for steps in (4, 8):
+        fit(private(summing_step), START, DATA, steps=steps, key=key, **options)
+    first, second = drawn[:4], drawn[-4:]
+    assert len(drawn) >= 8 and not any(rows in first for rows in second)
+
+
 def test_noise_and_batches_depend_on_the_key() -> None:
     def run(key):
         options = {"sampler": FixedSize(UNITS, 16), "steps": 3, "key": key, **QUIET}

@@ -160,6 +160,10 @@ def test_multiply_of_words_is_the_full_product() -> None:
     x, y = draw(1, (50,), "word"), draw(2, (50,), "word")
     check(wide.multiply(x, y), integers(x) * integers(y))
     check(wide.multiply(2**64 - 1, 2**64 - 1), np.asarray((2**64 - 1) ** 2, object))
+    # As backends other than a CPU form it.
+    check(wide._by_halves(x, y), integers(x) * integers(y))
+    top = np.uint64(2**64 - 1)
+    check(wide._by_halves(top, top), np.asarray((2**64 - 1) ** 2, object))
 
 
 elements = st.one_of(st.sampled_from(EDGES), st.integers(0, MODULUS - 1))
@@ -192,6 +196,8 @@ def test_sum(axis: Any) -> None:
     for x in (draw(1, (4, 3, 5)), largest((4, 3, 5), "wide"), draw(2, (0, 3, 2))):
         expected = integers(x).sum(axis) if axis != () else integers(x)
         check(jax.jit(lambda v: wide.sum(v, axis))(x), np.asarray(expected, object))
+        if axis == 0:
+            check(wide.total(x), expected)
 
 
 # -- matrix products -------------------------------------------------------------------
