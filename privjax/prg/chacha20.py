@@ -7,9 +7,9 @@ privjax uses is a `Purpose`; the other two are free within a purpose (a request 
 a lane). Streams of different (key, nonce) are independent; a pair must not be used for
 two things.
 
-The twenty rounds are a rolled loop of ten double rounds. On a CPU the state is worked
-on in pieces of a few hundred blocks that stay in the first-level cache; elsewhere all
-blocks at once, where one kernel per round over everything is what the device wants.
+On a CPU many blocks are one kernel that takes a state through its twenty rounds in
+registers. Elsewhere, and for few blocks, where compile time counts for more, the rounds
+are a rolled loop of ten double rounds, each a kernel over all blocks.
 
 The cipher writes one word of many blocks at a time. Who does not mind the order of words
 takes them as they come (`transposed`), and saves bringing each block together.
@@ -36,15 +36,15 @@ Nonce = tuple[Word, Word, Word]
 BLOCK_WORDS, KEY_WORDS, NONCE_WORDS = 16, 8, 3
 SEED_WORDS = KEY_WORDS + 1 + NONCE_WORDS
 _WORD_TYPES = tuple(np.dtype(f"uint{n}") for n in (8, 16, 32, 64))
-# Blocks per piece on a CPU, of which the state stays in the first-level cache or close to
-# it. Many blocks: by `_quarters`, 64 bytes times an odd number for a word of a piece; at a
-# power of two the words of a block would lie in one set of a cache. Few blocks: as a
-# `_double_round` of everything, which takes half the time to compile. Small requests are
-# rounded up to a power of two, or a multiple of `_STEP`.
-_MANY, _PIECE, _SMALL_PIECE, _STEP = 4096, 848, 256, 64
+# Blocks per piece on a CPU. Many blocks: as one kernel, whose state stays in registers; a
+# piece is a MiB, so that what it writes is still in a cache when it is put in order. Few
+# blocks: a loop of double rounds over a state that stays in the first-level cache, which
+# takes a third of the time to compile. Small requests are rounded up to a power of two, or
+# a multiple of `_STEP`.
+_MANY, _PIECE, _SMALL_PIECE, _STEP = 1024, 65536, 256, 64
 # Words of the columns and of the diagonals of a block (RFC 8439, section 2.3).
-_COLUMNS = tuple(i + 4 * j for i in range(4) for j in range(4))
-_DIAGONALS = tuple((i + j) % 4 + 4 * j for i in range(4) for j in range(4))
+_COLUMNS = tuple([i + 4 * j for j in range(4)] for i in range(4))
+_DIAGONALS = tuple([(i + j) % 4 + 4 * j for j in range(4)] for i in range(4))
 _CONSTANT = np.frombuffer(b"expand 32-byte k", dtype="<u4")
 
 
@@ -129,39 +129,29 @@ def _start(seeds: Array, first: Array | np.uint32, blocks: int) -> Array:
     )
 
 
-def _quarters(words: Sequence[Array], places: Sequence[int]) -> list[Array]:
-    """Four quarter rounds on 16 arrays, as one loop that computes each word once.
+def block_function(start: Sequence[Array]) -> tuple[Array, ...]:
+    """RFC 8439, section 2.3: from the 16 words of a state to those of its block."""
+    words = list(start)
+    for places in (_COLUMNS, _DIAGONALS) * 10:
+        for a, b, c, d in places:
+            mixed = quarter_round(words[a], words[b], words[c], words[d])
+            words[a], words[b], words[c], words[d] = mixed
+    return tuple(w + s for w, s in zip(words, start, strict=True))
 
-    XLA gives a fused kernel one result, and would do the work of a quarter round for each
-    of its four words (38 operations for 12). A reduction may have sixteen results. It is
-    over two equal things here, of which only the second counts; over one it would be
-    rewritten as what it is.
+
+def _many_blocks(seeds: Array, first: Array | np.uint32, blocks: int) -> Array:
+    """`_blocks` as one kernel that keeps a state in registers, on every core of a CPU.
+
+    XLA gives a fused kernel one result, and would compute a block for each of its sixteen
+    words. A reduction may have sixteen results. It is over two equal things here, of which
+    only the second counts; over one it would be rewritten as what it is.
     """
-    ordered = [words[i] for i in places]
-
-    def step(_: Any, x: Sequence[Array]) -> tuple[Array, ...]:
-        out: list[Array] = []
-        for i in range(0, BLOCK_WORDS, 4):
-            out += quarter_round(*x[i : i + 4])
-        return tuple(out)
-
-    twice = tuple(jnp.broadcast_to(w, (2, *w.shape)) for w in ordered)
-    start = tuple(jnp.zeros_like(w, shape=()) for w in ordered)
-    mixed = dict(zip(places, lax.reduce(twice, start, step, (0,)), strict=True))
-    return [mixed[i] for i in range(BLOCK_WORDS)]
-
-
-def _piece(seeds: Array, first: Array, blocks: int) -> Array:
-    """`_blocks` with 16 separate arrays, which a CPU computes without repetition."""
-    start = _start(seeds, first, blocks)
-
-    def double_round(_: Any, words: Sequence[Array]) -> list[Array]:
-        return _quarters(_quarters(words, _COLUMNS), _DIAGONALS)
-
-    # The first one outside, so that no copies of the start are made.
-    words = double_round(0, list(start.reshape(BLOCK_WORDS, -1)))
-    words = lax.fori_loop(np.int32(0), np.int32(9), double_round, words)
-    return jnp.stack(words).reshape(start.shape) + start
+    # XLA's loop over an odd number is not vectorised.
+    words = list(_start(seeds, first, blocks + blocks % 2))
+    twice = tuple(jnp.broadcast_to(w, (2, *w.shape)) for w in words)
+    zeros = tuple(jnp.zeros_like(w, shape=()) for w in words)
+    mixed = lax.reduce(twice, zeros, lambda _, x: block_function(x), (0,))
+    return jnp.stack([w[:, :blocks] for w in mixed])
 
 
 def _in_pieces(seeds: Array, blocks: int, by_word: bool) -> Array:
@@ -177,7 +167,8 @@ def _in_pieces(seeds: Array, blocks: int, by_word: bool) -> Array:
         # XLA compiles equal kernels once: a few sizes serve all small requests.
         rounded = min(1 << (blocks - 1).bit_length(), -(-blocks // _STEP) * _STEP)
         return _blocks(seeds, np.uint32(0), rounded)[..., :blocks].transpose(order)
-    piece, mixed = (_PIECE, _piece) if blocks >= _MANY else (_SMALL_PIECE, _blocks)
+    many = blocks >= _MANY
+    piece, mixed = (_PIECE, _many_blocks) if many else (_SMALL_PIECE, _blocks)
     wide = min(blocks, piece)
     tall = min(count, max(1, piece // wide))
     across = -(-blocks // wide)
