@@ -29,6 +29,7 @@ The tests compute these errors, cell by cell. It is not the exact discrete Gauss
 Canonne, Kamath and Steinke (2020).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -42,6 +43,8 @@ from privjax.errors import InputError
 from privjax.prg.chacha20 import Nonce
 from privjax.prg.pieces import drawn
 
+# Words of a keystream for a number.
+WORDS = 2
 # Bits of each of the two uniform parts, at most; the rest of 64 bits is for Z.
 _FINE_BITS = 11
 # Exponent of the lower bound on sigma / w.
@@ -137,6 +140,13 @@ def gaussian_on_grid(
     Raises:
       InputError: sigma or granularity, where their values are known, are out of range.
     """
+    return drawn(key, nonce, shape, WORDS, gaussian_from_words(sigma, granularity))
+
+
+def gaussian_from_words(
+    sigma: Any, granularity: Any = None
+) -> Callable[[Array], Array]:
+    """What makes `gaussian_on_grid` of uniform words: uint32[WORDS, n] -> float32[n]."""
     _check(sigma, granularity)
     sigma = jnp.asarray(sigma, np.float32)
     if granularity is None:
@@ -145,8 +155,7 @@ def gaussian_on_grid(
     fine = jnp.clip(_exponent(sigma) - _exponent(grid) - _COARSE_BITS, 0, _FINE_BITS)
     step = grid * _power(fine)
 
-    draw = partial(_on_grid, scale=sigma / step, fine=fine, grid=grid)
-    return drawn(key, nonce, shape, 2, draw)
+    return partial(_on_grid, scale=sigma / step, fine=fine, grid=grid)
 
 
 def _on_grid(words: Array, scale: Array, fine: Array, grid: Array) -> Array:

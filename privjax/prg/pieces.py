@@ -11,9 +11,11 @@ from jax import lax
 from privjax._typing import Array, Shape
 from privjax.prg.buffer import in_a_buffer
 from privjax.prg.chacha20 import BLOCK_WORDS, Nonce, transposed
+from privjax.prg.varying import vary_alike
 
-# Values of a piece on a CPU: a MiB of words, which stay in a cache until they are used.
-_PIECE = 1 << 17
+# Values of a piece on a CPU, whose words stay in a cache until they are used: alone, and
+# beside an array that they change, to which the piece adds little.
+_PIECE, _BESIDE = 1 << 17, 1 << 15
 
 
 def drawn(
@@ -50,3 +52,41 @@ def drawn(
     empty = jnp.broadcast_to(key[0].astype(jax.eval_shape(make, one).dtype), (count,))
     out = lax.fori_loop(np.int32(0), np.int32(pieces), piece, empty)
     return out.reshape(shape)
+
+
+def large(x: Array) -> bool:
+    """Whether `changed` works on `x` in place."""
+    return jax.default_backend() == "cpu" and x.size > _BESIDE
+
+
+def changed(
+    x: Array,
+    key: Array,
+    nonce: Nonce,
+    words: int,
+    change: Callable[[Array, Array], Array],
+) -> Array:
+    """`change(value, words of its own)` for every value of a large array, in place.
+
+    Args:
+      x: an array that is `large`.
+      key, nonce: as in `keystream`.
+      words: how many words of the keystream a value takes.
+      change: from n values and uint32[words, n] to n new values, whatever n is.
+    """
+    size, count = _BESIDE, x.size
+    blocks = size * words // BLOCK_WORDS
+
+    def piece(i: Array, out: Array) -> Array:
+        first = i.astype(np.uint32) * np.uint32(blocks)
+        stream = transposed(key, nonce, size * words, counter=first)
+        # The last piece begins in the one before it, and leaves alone what that changed.
+        at = jnp.minimum(i * np.int32(size), np.int32(count - size))
+        old = lax.dynamic_slice_in_dim(out, at, size)
+        new = change(old, stream.reshape(words, size))
+        done = at + lax.iota(np.int32, size) < i * np.int32(size)
+        return lax.dynamic_update_slice(out, jnp.where(done, old, new), (at,))
+
+    flat, key = vary_alike(x.reshape(-1), key)
+    out = lax.fori_loop(np.int32(0), np.int32(-(-count // size)), piece, flat)
+    return out.reshape(x.shape)

@@ -44,6 +44,9 @@ from privjax.prg.varying import vary_alike
 _PASSES = 4
 _NODE = 64
 _PAIRS = _NODE // 2
+# Arrays of at least as many 32-bit words are hashed where they lie, in groups of nodes
+# whose words are next to each other.
+_LARGE, _GROUP = 1 << 14, 64
 
 
 def _words(x: Array, lanes: int) -> Array:
@@ -93,22 +96,34 @@ def _levels(words: int) -> int:
     return levels
 
 
-def _digest(message: Array, keys: Array, last: Array) -> Array:
-    """The tree: uint32[B, words], uint32[1 or B, levels, ...] -> uint32[B, passes]."""
-    # The leaves in two steps of a scan: XLA would otherwise recompute message and keys,
-    # word by word, inside of the sum that reads them.
-    half = _PAIRS // 2
-    pairs = message.reshape(message.shape[0], 2, 2, 1, half, -1)
-    lower = keys[:, 0].reshape(-1, _PASSES, 2, 2, half)
+def _leaves(x: Array, keys: Array) -> Array:
+    """The lowest level: [B, groups, 64 n], uint32[1 or B, ...] -> uint64[B, passes, .].
 
-    def step(acc: Array, rows: tuple[Array, Array]) -> tuple[Array, None]:
-        words, key = rows
-        return acc + _nodes(words[:, 0], words[:, 1], key), None
+    x: of any type of four bytes. Node i of a group hashes its words i, n + i, 2 n + i
+    and so on; the nodes of the first group come first.
+    """
+    # In two steps of a loop: XLA would otherwise recompute its operands, word by word,
+    # inside of the sum that reads them. Cut up there, they need no copy.
+    count, groups, half = *x.shape[:2], _PAIRS // 2
+    halves = x.reshape(count, groups, 2, 2, half, -1)
+    lower = jnp.moveaxis(keys.reshape(-1, _PASSES, 2, 2, half), 2, 0)
 
-    nodes = (message.shape[0], _PASSES, message.shape[1] // _NODE)
-    zero = jnp.zeros_like(message, shape=nodes, dtype=np.uint64)
-    rows = jnp.moveaxis(pairs, 1, 0), jnp.moveaxis(lower, 2, 0)
-    x, _ = lax.scan(step, zero, rows)
+    def step(i: Array, acc: Array) -> Array:
+        words = lax.dynamic_index_in_dim(halves, i, 2, keepdims=False)
+        words = lax.bitcast_convert_type(words, np.uint32)[:, None]
+        a, b = ((words[:, :, :, k] + lower[i][:, :, None, k, :, None]) for k in (0, 1))
+        products = a.astype(np.uint64) * b.astype(np.uint64)
+        return acc + jnp.sum(products, axis=3, dtype=np.uint64)
+
+    nodes = (count, _PASSES, groups, halves.shape[-1])
+    zero = jnp.zeros_like(x, shape=nodes, dtype=np.uint64)
+    acc = lax.fori_loop(np.int32(0), np.int32(2), step, zero)
+    return acc.reshape(count, _PASSES, -1)
+
+
+def _digest(messages: Sequence[Array], keys: Array, last: Array) -> Array:
+    """The tree: [B, groups, words] each, keys of every level -> uint32[B, passes]."""
+    x = jnp.concatenate([_leaves(m, keys[:, 0]) for m in messages], axis=2)
     for level in range(1, keys.shape[1]):
         x = jnp.pad(x, ((0, 0), (0, 0), (0, -x.shape[2] % _PAIRS)))
         x = x.reshape(*x.shape[:2], _PAIRS, -1)
@@ -122,7 +137,7 @@ def _digest(message: Array, keys: Array, last: Array) -> Array:
 def _form(arrays: Sequence[Any], lanes: int, note: str) -> np.ndarray:
     """SHA-256 of everything static about the values: eight words of the message."""
     parts = [f"{x.dtype.name}{list(x.shape[lanes:])}" for x in arrays]
-    text = "\n".join(["privjax session 1", f"{lanes}", repr(note), *parts])
+    text = "\n".join(["privjax session 2", f"{lanes}", repr(note), *parts])
     return np.frombuffer(hashlib.sha256(text.encode()).digest(), "<u4")
 
 
@@ -131,22 +146,31 @@ def _compute(key: Array, *arrays: Array, lanes: int, note: str) -> Array:
     lead = (arrays[0] if arrays else key).shape[:lanes]
     count = math.prod(lead)
     form = jnp.asarray(_form(arrays, lanes, note))
-    parts = [jnp.broadcast_to(form, (count, KEY_WORDS))]
+    parts, messages = [jnp.broadcast_to(form, (count, KEY_WORDS))], []
     for x in arrays:
-        words = _words(x, lanes)
-        parts.append(words.reshape(count, words.shape[-1]))
-    message = jnp.concatenate(parts, axis=1)
-    message = jnp.pad(message, ((0, 0), (0, -message.shape[1] % _NODE)))
-    levels = _levels(message.shape[1])
+        size = math.prod(x.shape[lanes:])
+        if size >= _LARGE and x.dtype.itemsize == 4:
+            whole = size - size % (_NODE * _GROUP)
+            x = x.reshape(count, size)
+            messages.append(x[:, :whole].reshape(count, -1, _NODE * _GROUP))
+            parts.append(lax.bitcast_convert_type(x[:, whole:], np.uint32))
+        else:
+            words = _words(x, lanes)
+            parts.append(words.reshape(count, words.shape[-1]))
+    missing = -sum(p.shape[1] for p in parts) % _NODE
+    parts.append(jnp.zeros((count, missing), np.uint32))
+    messages.append(jnp.concatenate(parts, axis=1)[:, None])
+    total = sum(math.prod(m.shape[1:]) for m in messages)
+    levels = _levels(total)
     tree, last = levels * _PASSES * _NODE, 6 * _PASSES
-    nonce = (Purpose.HASH, message.shape[1] % 2**32, 0)
+    nonce = (Purpose.HASH, total % 2**32, 0)
     stream = jax.vmap(lambda k: keystream(k, nonce, KEY_WORDS + tree + last))(
         key.reshape(-1, KEY_WORDS)
     )
     prf, keys, ends = jnp.split(stream, (KEY_WORDS, KEY_WORDS + tree), axis=1)
     keys = keys.reshape(-1, levels, _PASSES, 2, _PAIRS)
     ends = lax.bitcast_convert_type(ends.reshape(-1, _PASSES, 3, 2), np.uint64)
-    digest = _digest(message, keys, ends)
+    digest = _digest(messages, keys, ends)
     out = derive_from_block(jnp.broadcast_to(prf, (count, KEY_WORDS)), digest)
     if lanes:
         number = lax.iota(np.uint32, count)

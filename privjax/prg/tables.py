@@ -114,16 +114,20 @@ def draw(key: Array, nonce: Nonce, shape: Shape, table: Table) -> Array:
     """
     if not table.cuts:
         return jnp.full(shape, np.int32(table.first))
+    return drawn(key, nonce, shape, WORDS, functools.partial(from_words, table=table))
+
+
+def from_words(words: Array, table: Table) -> Array:
+    """Integers of the table's law from uniform words: uint32[WORDS, n] -> int32[n].
+
+    The column of each 96 bits, or its alias.
+    """
+    if not table.cuts:
+        return jnp.full(words.shape[1:], np.int32(table.first))
     limits, other = table.aliases
-    look_up = functools.partial(_look_up, limits=limits, other=other)
-    return np.int32(table.first) + drawn(key, nonce, shape, WORDS, look_up)
-
-
-def _look_up(words: Array, limits: np.ndarray, other: np.ndarray) -> Array:
-    """The column of each 96 bits, uint32[3, n], or its alias: int32[n]."""
     rest = np.uint32(32 - (other.size.bit_length() - 1))
     column = (words[0] >> rest).astype(np.int32)
     x, y, z = words[0] & np.uint32((1 << int(rest)) - 1), words[1], words[2]
     a, b, c = (jnp.asarray(limits[i])[column] for i in range(WORDS))
     own = (x < a) | ((x == a) & ((y < b) | ((y == b) & (z < c))))
-    return jnp.where(own, column, jnp.asarray(other)[column])
+    return np.int32(table.first) + jnp.where(own, column, jnp.asarray(other)[column])

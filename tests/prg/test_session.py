@@ -18,6 +18,7 @@ from privjax.prg.session import session_p
 
 KEY = np.asarray(key_words(insecure_key(1)))
 OTHER = np.asarray(key_words(insecure_key(2)))
+LARGE = np.arange(40000, dtype=np.uint32)
 
 
 def digest(words: Any) -> bytes:
@@ -63,6 +64,11 @@ DIFFERENT: dict[str, Callable[[], jax.Array]] = {
     "another typed key": lambda: session(KEY, insecure_key(4)),
     "1000 words": lambda: session(KEY, np.zeros(1000, np.uint32)),
     "5000 words": lambda: session(KEY, np.zeros(5000, np.uint32)),
+    "40000 words": lambda: session(KEY, LARGE),
+    "40000 words as floats": lambda: session(KEY, LARGE.view(np.float32)),
+    "40000 words, two groups swapped": lambda: session(KEY, np.roll(LARGE, 4096)),
+    "two large": lambda: session(KEY, LARGE, LARGE[::-1]),
+    "two large, swapped": lambda: session(KEY, LARGE[::-1], LARGE),
 }
 
 
@@ -76,7 +82,7 @@ def test_equal_calls_agree(name: str) -> None:
     assert digest(DIFFERENT[name]()) == digest(DIFFERENT[name]())
 
 
-@pytest.mark.parametrize("words", [1, 55, 56, 57, 2000, 40000])
+@pytest.mark.parametrize("words", [1, 55, 56, 57, 2000, 2**14, 40000])
 def test_every_word_counts(words: int) -> None:
     """Flip one bit of one word, in all nodes and all levels of the tree."""
     x = np.random.default_rng(0).integers(0, 2**32, words, dtype=np.uint32)

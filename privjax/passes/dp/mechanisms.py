@@ -35,10 +35,11 @@ import numpy as np
 
 from privjax._typing import Array
 from privjax.errors import InputError
-from privjax.prg import exact
+from privjax.prg import exact, gaussian, tables
 from privjax.prg.chacha20 import Purpose
-from privjax.prg.gaussian import gaussian_on_grid, round_to_grid, sensitivity_on_grid
-from privjax.prg.tables import Table, cached_table, draw
+from privjax.prg.gaussian import round_to_grid, sensitivity_on_grid
+from privjax.prg.pieces import changed, drawn, large
+from privjax.prg.tables import Table, cached_table
 
 Event = dict[str, Any]
 
@@ -49,11 +50,13 @@ _STEPS = 17
 class Noise:
     """What the mechanisms share: noise on the grid is added to sums on the grid.
 
-    Subclasses are dataclasses with the attributes named in the module's table, and draw
-    `size` values of noise, multiples of the granularity, in `_noise`.
+    Subclasses are dataclasses with the attributes named in the module's table, and make
+    values of noise, multiples of the granularity, of `words` uniform words each in
+    `_sampler`.
     """
 
     norm: ClassVar[str]
+    words: ClassVar[int]
     granularity: float
 
     def event(self) -> Event:
@@ -64,18 +67,29 @@ class Noise:
         """Total variation distance of `count` values of noise from the stated law."""
         raise NotImplementedError
 
-    def _noise(self, key_words: Array, size: int) -> Array:
+    def _sampler(self) -> Callable[[Array], Array]:
+        """uint32[words, n] -> float32[n]."""
         raise NotImplementedError
 
     def apply(self, key_words: Array, arrays: Sequence[Array]) -> list[Array]:
-        """Noised arrays of the same shapes and dtypes; one keystream for all."""
-        sizes = [math.prod(x.shape) for x in arrays]
-        noise = self._noise(key_words, sum(sizes))
+        """Noised arrays of the same shapes and dtypes.
+
+        A large array has a keystream of its own, and is changed in place; the others have
+        one together.
+        """
+        draw, out = self._sampler(), list(arrays)
+        small = [i for i, x in enumerate(arrays) if not large(x)]
+        for i, x in enumerate(arrays):
+            if large(x):
+                nonce = (Purpose.NOISE, 1 + i, 0)
+                add = lambda old, words: self._add(old, draw(words))  # noqa: E731
+                out[i] = changed(x, key_words, nonce, self.words, add)
+        sizes = [math.prod(arrays[i].shape) for i in small]
+        noise = drawn(key_words, (Purpose.NOISE, 0, 0), (sum(sizes),), self.words, draw)
         pieces = jnp.split(noise, np.cumsum(sizes)[:-1])
-        return [
-            self._add(x, n.reshape(x.shape))
-            for x, n in zip(arrays, pieces, strict=True)
-        ]
+        for i, piece in zip(small, pieces, strict=True):
+            out[i] = self._add(arrays[i], piece.reshape(arrays[i].shape))
+        return out
 
     def _add(self, x: Array, noise: Array) -> Array:
         """Both are multiples of the grid, so the rounded sum tells their sum alone."""
@@ -102,6 +116,7 @@ class Gaussian(Noise):
     sensitivity: float
     granularity: float
     norm: ClassVar[str] = "l2"
+    words: ClassVar[int] = gaussian.WORDS
 
     @classmethod
     def of(cls, noise_multiplier: float, clip_norm: float, count: int) -> "Gaussian":
@@ -145,9 +160,8 @@ class Gaussian(Noise):
         """0: the sampler bounds its error as a divergence, which is not accounted for."""
         return 0.0
 
-    def _noise(self, key_words: Array, size: int) -> Array:
-        nonce = (Purpose.NOISE, 0, 0)
-        return gaussian_on_grid(key_words, nonce, (size,), self.sigma, self.granularity)
+    def _sampler(self) -> Callable[[Array], Array]:
+        return gaussian.gaussian_from_words(self.sigma, self.granularity)
 
 
 @dataclass(frozen=True)
@@ -166,6 +180,7 @@ class FromTable(Noise):
     granularity: float
     count: int
     law: ClassVar[Callable[..., exact.Law]]
+    words: ClassVar[int] = tables.WORDS
     # Logarithm of the grid steps to the noise's scale; a table has 24 times as many
     # entries for Gaussian tails and 140 times for exponential ones.
     fineness: ClassVar[int] = 12
@@ -208,9 +223,9 @@ class FromTable(Noise):
     def distance(self, count: int) -> float:
         return count * self.table.distance
 
-    def _noise(self, key_words: Array, size: int) -> Array:
-        whole = draw(key_words, (Purpose.NOISE, 0, 0), (size,), self.table)
-        return whole.astype(np.float32) * np.float32(self.granularity)
+    def _sampler(self) -> Callable[[Array], Array]:
+        step, table = np.float32(self.granularity), self.table
+        return lambda words: tables.from_words(words, table).astype(np.float32) * step
 
 
 @dataclass(frozen=True)

@@ -111,15 +111,16 @@ def make_plan(
     wanted = {
         v: used for v, used in wanted.items() if isinstance(found.natural[v], Sum)
     }
+    lines = {v: _compat.user_line(defined[v].source_info) for v in wanted}
+    places = {_turned(v, jaxpr): v for v in wanted}
+    wanted = {turned: wanted[v] for turned, v in places.items()}
     final = analyse(closed, unit_axes, released=wanted, strict=True)
     if final.leaks:
         raise LeakError(f"{final.leaks[0]}. Remove it, or declassify the value first.")
     dropped = _judge(jaxpr, final, protected, out_names, drop)
     releases = []
     for var, used in wanted.items():
-        natural = final.natural[var]
-        line = _compat.user_line(defined[var].source_info)
-        aval = var.aval
+        natural, line, aval = final.natural[var], lines[places[var]], var.aval
         if natural.level or not isinstance(natural, Sum):
             raise LeakError(_second_round(natural))
         if not jnp.issubdtype(aval.dtype, jnp.floating):
@@ -230,6 +231,18 @@ def _hoisted(var: Any, defined: dict[Any, Any], found: UnitAnalysis) -> Any:
             return var  # the released sum is real, and keeps the wider type
         var = sums[0]
     return var
+
+
+def _turned(var: Any, jaxpr: Any) -> Any:
+    """The value or, where nothing else is done with it, its transpose.
+
+    `jax.grad` transposes a matrix's gradient at last. A sum that is finished, noised and
+    used in one order needs no second buffer.
+    """
+    uses = [eqn for eqn in jaxpr.eqns if any(v is var for v in eqn.invars)]
+    if any(v is var for v in jaxpr.outvars) or len(uses) != 1:
+        return var
+    return uses[0].outvars[0] if uses[0].primitive.name == "transpose" else var
 
 
 def _is_scalar(atom: Any, defined: dict[Any, Any]) -> bool:
