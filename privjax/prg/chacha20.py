@@ -30,6 +30,7 @@ from jax.interpreters import ad, batching, mlir
 from privjax import _compat
 from privjax._typing import Array, Shape
 from privjax.errors import InputError
+from privjax.prg.varying import vary_alike
 
 Word = int | np.integer | Array
 Nonce = tuple[Word, Word, Word]
@@ -139,18 +140,22 @@ def block_function(start: Sequence[Array]) -> tuple[Array, ...]:
     return tuple(w + s for w, s in zip(words, start, strict=True))
 
 
-def _many_blocks(seeds: Array, first: Array | np.uint32, blocks: int) -> Array:
-    """`_blocks` as one kernel that keeps a state in registers, on every core of a CPU.
+def _in_registers(words: Sequence[Array]) -> Sequence[Array]:
+    """`block_function` as one kernel, which on a CPU runs on every core.
 
     XLA gives a fused kernel one result, and would compute a block for each of its sixteen
     words. A reduction may have sixteen results. It is over two equal things here, of which
     only the second counts; over one it would be rewritten as what it is.
     """
-    # XLA's loop over an odd number is not vectorised.
-    words = list(_start(seeds, first, blocks + blocks % 2))
     twice = tuple(jnp.broadcast_to(w, (2, *w.shape)) for w in words)
     zeros = tuple(jnp.zeros_like(w, shape=()) for w in words)
-    mixed = lax.reduce(twice, zeros, lambda _, x: block_function(x), (0,))
+    return lax.reduce(twice, zeros, lambda _, x: block_function(x), (0,))
+
+
+def _many_blocks(seeds: Array, first: Array | np.uint32, blocks: int) -> Array:
+    """`_blocks` with states in registers."""
+    # XLA's loop over an odd number is not vectorised.
+    mixed = _in_registers(list(_start(seeds, first, blocks + blocks % 2)))
     return jnp.stack([w[:, :blocks] for w in mixed])
 
 
@@ -298,6 +303,15 @@ def _stream(
     rest = jnp.stack([jnp.asarray(w) for w in (_word(counter), *last)])
     seed = jnp.concatenate([key, rest])
     return chacha20_p.bind(seed, words=words, by_word=by_word)
+
+
+def blocks_at(key: Array, nonce: Nonce, numbers: Array) -> Sequence[Array]:
+    """The blocks with these numbers: sixteen arrays, uint32 of the shape of `numbers`."""
+    words = [jnp.asarray(w, np.uint32) for w in (*_CONSTANT, *key)]
+    after = [jnp.asarray(_word(w)) for w in nonce]
+    state = [jnp.broadcast_to(w, numbers.shape) for w in (*words, *after)]
+    state.insert(len(words), numbers)
+    return _in_registers(vary_alike(*state))
 
 
 def derive(key: Array, nonce: Nonce) -> Array:

@@ -238,6 +238,26 @@ def _jvp(*_: Any, **__: Any) -> Any:
     )
 
 
+def hashed_rows(key: Array, x: Array) -> Array:
+    """NH of every 64 neighbours on the last axis: [..., n] -> uint32[..., ceil(n/64), 8].
+
+    The lowest level of the tree for arrays that are divided over devices: no axis but the
+    last is touched. Different arrays of one shape have equal hashes with probability at
+    most 2^-128 over the key, uint32[8], which is used for nothing else.
+    """
+    with jax.enable_x64(True):
+        if x.dtype.itemsize != 4:
+            x = _words(x[..., None], x.ndim).reshape(*x.shape[:-1], -1)
+        x = lax.bitcast_convert_type(x, np.uint32)
+        x = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % _NODE)])
+        pairs = x.reshape(*x.shape[:-1], -1, 1, 2, _PAIRS)
+        keys = keystream(key, (Purpose.HASH, 0, 1), _PASSES * _NODE)
+        a, b = jnp.moveaxis(pairs + keys.reshape(_PASSES, 2, _PAIRS), -2, 0)
+        nodes = jnp.sum(a.astype(np.uint64) * b.astype(np.uint64), -1, np.uint64)
+        words = lax.bitcast_convert_type(nodes, np.uint32)
+        return words.reshape(*words.shape[:-2], 2 * _PASSES)
+
+
 def universal_hash(key: Array, *arrays: Array) -> Array:
     """uint32[8]: a hash of arrays under a key that is drawn after they are fixed.
 

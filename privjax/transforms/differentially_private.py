@@ -15,13 +15,15 @@ from privjax.errors import InputError, LeakError
 from privjax.passes.dp import Gaussian, Plan, make_plan
 from privjax.passes.dp.clip import Settings, diagnose, run
 from privjax.passes.dp.findings import Diagnosis, Releases
+from privjax.passes.dp.mechanisms import Divided
 from privjax.passes.dp.modes import Adaptive
 from privjax.passes.dp.options import Options
 from privjax.passes.dp.prepare import prepare
 from privjax.passes.dp.protect import protected_outputs
 from privjax.passes.dp.summed import Owners
 from privjax.passes.units.states import Public, Zero
-from privjax.prg.session import session
+from privjax.prg.chacha20 import Purpose, derive
+from privjax.prg.session import hashed_rows, session
 from privjax.transforms.base import Transformed, decorator
 from privjax.transforms.report import Report, entry, output_names
 
@@ -240,9 +242,13 @@ class DifferentiallyPrivate(Transformed):
                 mechanism = self._gaussian(bound, share, count)
                 # Other sums, or another scale, get other noise also where a key is reused.
                 context = f"{mechanism} of {place}"
-                return markers.noise(
-                    session(words, *sums, context=context), sums, mechanism
-                )
+                if not self.options.divided:
+                    mine = session(words, *sums, context=context)
+                    return markers.noise(mine, sums, mechanism)
+                key = derive(words, (Purpose.HASH, 0, 2))
+                parts = [hashed_rows(key, x) if x.ndim else x for x in sums]
+                mine = session(words, *parts, context=context)
+                return markers.noise(mine, sums, Divided(mechanism))
 
             pieces = self.options.microbatches
             settings = self._settings(units, rows, extra, pieces)
@@ -349,6 +355,7 @@ def differentially_private(
     microbatches: int = 1,
     expected_units: float | None = None,
     max_units: int | None = None,
+    divided: bool = False,
 ) -> DifferentiallyPrivate:
     """Turn an ordinary train step, with `jax.grad` inside, into DP-SGD.
 
@@ -380,6 +387,9 @@ def differentially_private(
         expected batch size, where batches are padded and `mask=` says which rows count.
       max_units: how many units there are at most, where `units=` says which unit each row
         belongs to; by default as many as rows.
+      divided: whether parameters are divided over devices (by `jax.sharding`). Every
+        device then draws the noise of its own part, and of a sum only a hash is gathered,
+        an eighth of its size. The noise is another than without this option.
 
     Returns:
       A function like `step` that also takes `key=` (`privjax.random.key()`), `mask=` and
@@ -405,6 +415,7 @@ def differentially_private(
         microbatches,
         expected_units,
         max_units,
+        divided,
     )
     return DifferentiallyPrivate(step, private, options)
 

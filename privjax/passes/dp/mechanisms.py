@@ -35,7 +35,7 @@ import numpy as np
 
 from privjax._typing import Array
 from privjax.errors import InputError
-from privjax.prg import exact, gaussian, tables
+from privjax.prg import divided, exact, gaussian, tables
 from privjax.prg.chacha20 import Purpose
 from privjax.prg.gaussian import round_to_grid, sensitivity_on_grid
 from privjax.prg.pieces import changed, drawn, large
@@ -95,6 +95,27 @@ class Noise:
         """Both are multiples of the grid, so the rounded sum tells their sum alone."""
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return (round_to_grid(wide, self.granularity) + noise).astype(x.dtype)
+
+
+@dataclass(frozen=True)
+class Divided:
+    """A mechanism for arrays that are divided over devices: each draws its part's noise."""
+
+    mechanism: Noise
+
+    def apply(self, key_words: Array, arrays: Sequence[Array]) -> list[Array]:
+        """As the mechanism's own; the keystreams, one an array, are used in `divided`
+        order."""
+        own, draw = self.mechanism, self.mechanism._sampler()
+
+        def noise(i: int, x: Array) -> Array:
+            nonce = (Purpose.NOISE, 1 + i, 1)
+            return divided.drawn_like(x, key_words, nonce, own.words, draw)
+
+        return [own._add(x, noise(i, x)) for i, x in enumerate(arrays)]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.mechanism, name)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class Options:
     microbatches: int
     expected_units: float | None
     max_units: int | None
+    divided: bool
 
     def __post_init__(self) -> None:
         for name in ("clip_norm", "denominator", "expected_units"):
