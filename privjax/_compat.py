@@ -5,12 +5,15 @@ Supported: JAX 0.10.2 (the newest for Python 3.11) and 0.11.x (Python 3.12 and n
 
 import importlib.util
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 from jax.extend import core as jex_core
 from jax.extend import source_info_util
 from jax.interpreters.partial_eval import dce_jaxpr
+
+from privjax.errors import UnsupportedError
 
 # A message names the user's line, not ours and not that of a model or optimiser library.
 for _library in ("privjax", "optax", "flax"):
@@ -48,6 +51,39 @@ def bind(eqn: Any, operands: Sequence[Any]) -> list[Any]:
     """Run one equation unchanged on other operands; always a list."""
     out = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
     return list(out) if eqn.primitive.multiple_results else [out]
+
+
+# Primitives that stand for a program of others without holding its jaxpr: since 0.11
+# `custom_root` is a `call_hi_primitive`, since 0.12 `searchsorted` and `nonzero` are;
+# 0.12 has `polynomial` too (in `polyval`, `sinc`, ...).
+UNFOLDED = frozenset({"call_hi_primitive", "polynomial"})
+
+
+def unfolded(eqn: Any) -> Any:
+    """The closed jaxpr that an equation of one of the primitives above stands for.
+
+    Raises `UnsupportedError` where it takes what is no array (JAX's `HiType`).
+    """
+    avals = [v.aval for v in eqn.invars]
+    if not all(hasattr(aval, "weak_type") for aval in avals):
+        raise UnsupportedError(
+            f"`{eqn.params.get('_prim', eqn.primitive)}` ({user_line(eqn.source_info)}) "
+            "takes values that are no arrays. Hand it arrays."
+        )
+    types = [
+        jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
+        for aval in avals
+    ]
+    fun = _polynomial if eqn.primitive.name == "polynomial" else eqn.primitive.to_lojax
+    return jax.make_jaxpr(partial(fun, **eqn.params))(*types)
+
+
+def _polynomial(x: Any, *coefficients: Any, unroll: int | None = None) -> Any:
+    """Horner's rule; the constant comes first, and all broadcast against `x`."""
+    *lower, total = coefficients
+    for coefficient in reversed(lower):
+        total = total * x + coefficient
+    return total
 
 
 def user_line(source_info: Any) -> str:

@@ -73,6 +73,7 @@ CASES = [
     Case("add", lambda x, y: x + y, (A, B)),
     Case("add public", lambda x: x + 1.25, (A,)),
     Case("sub", lambda x, y: x - y, (A, B)),
+    Case("polyval", lambda x: jnp.polyval(np.float32([0.5, -1, 2]), x), (A,)),
     Case("rsub public", lambda x: 3.0 - x, (A,)),
     Case("neg", lambda x: -x, (A,)),
     Case("mul", lambda x, y: x * y, (A, B), 64 * ULP),

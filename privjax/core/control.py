@@ -145,15 +145,21 @@ _BODIES = ("call_jaxpr", "jaxpr", "call", "callee", "fwd_jaxpr")
 
 
 def inline(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
-    """A call whose body is interpreted in place (custom derivative rules are over)."""
-    body = next(params[name] for name in _BODIES if name in params)
+    """A call whose body is interpreted in place (custom derivative rules are over).
+
+    So are primitives that stand for a program in others, and hold no jaxpr of it.
+    """
+    if cx.eqn.primitive.name in _compat.UNFOLDED:
+        body = _compat.unfolded(cx.eqn)
+    else:
+        body = next(params[name] for name in _BODIES if name in params)
     child, values = _child(
         cx, cx.enter(0, inputs=cx.sub_inputs()), (cx.thread(), values)
     )
     out = run(child, body, values)
     cx.resume(child.thread())
     cx.deliver(0, child.gathered())
-    return out
+    return out if cx.eqn.primitive.multiple_results else out[0]
 
 
 def linear_solve(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
@@ -218,10 +224,12 @@ RULES: dict[str, Rule] = {
     "closed_call": inline,
     "core_call": inline,
     "composite": inline,
+    "eval_jaxpr": inline,
     "linear_call": inline,
     "remat_opt": inline,
     "custom_linear_solve": linear_solve,
     "shard_map": shard_map,
+    **dict.fromkeys(_compat.UNFOLDED, inline),
 }
 
 

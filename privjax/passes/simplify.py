@@ -23,9 +23,11 @@ CALLS = frozenset(
         "custom_vjp_call",
         "custom_lin",
         "composite",
+        "eval_jaxpr",
         "linear_call",
         "remat_opt",
         "custom_linear_solve",
+        *_compat.UNFOLDED,
     }
 )
 REMAT = frozenset({"remat2", "checkpoint"})
@@ -41,6 +43,10 @@ class _Inline(Interpreter):
         kept = names & ({"jit", "pjit"} | REMAT)
         own = {"while": _while_loop, **dict.fromkeys(kept, control.inline)}
         self.rules = control.RULES | own
+
+    def default(self, values: Sequence[Any]) -> list[Any]:
+        """A body that is none of a call (of a `reduce`, say) stays with its equation."""
+        return self.plain(values)
 
 
 def _while_loop(cx: Interpreter, *values: Any, **params: Any) -> list[Any]:
@@ -86,6 +92,10 @@ class _Cse(Interpreter):
 
     def inside(self, state: Any) -> "_Cse":
         return _Cse(self.pure)
+
+    def default(self, values: Sequence[Any]) -> list[Any]:
+        """A body that is none of a call or a loop stays with its equation."""
+        return super().plain(values)
 
     def plain(self, values: Sequence[Any]) -> list[Any]:
         eqn = self.eqn

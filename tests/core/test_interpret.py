@@ -100,6 +100,9 @@ CONSTRUCTS = {
     "nested jit": lambda x: jax.jit(lambda v: jax.jit(jnp.negative)(v) + 1)(x),
     "checkpoint": lambda x: jax.checkpoint(lambda v: v * 3.0)(x),
     "custom_jvp": lambda x: _custom(x),
+    "custom_root": lambda x: lax.custom_root(
+        lambda v: v + x, x, lambda f, v: f(v), lambda f, v: v
+    ),
     "scan": lambda x: lax.scan(lambda c, _: (c * 0.5, c), x, None, length=3),
     "scan over it": lambda x: lax.scan(lambda c, r: (c + r, r), 0.0, x),
     "reverse scan": lambda x: lax.scan(lambda c, r: (c + r, c), 0.0, x, reverse=True),

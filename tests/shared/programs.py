@@ -482,6 +482,24 @@ def comparisons_with_nan(x):
     return x < jnp.nan, x >= jnp.nan, x == jnp.nan, x != jnp.nan, x <= some, x >= some
 
 
+@program(real(6), whole(6))
+def reductions_with_calls_in_their_bodies(x, i):
+    start = np.float32(-9), np.int32(0)
+    return (
+        lax.reduce((x, i), start, lambda p, q: _later(*p, *q), (0,)),
+        lax.reduce_window(x, np.float32(-9), _larger, (3,), (2,), "SAME"),
+        x.at[i].apply(jax.nn.relu),
+    )
+
+
+def _later(a, i, b, j):
+    return jnp.where(b > a, b, a), jnp.where(b > a, j, i)
+
+
+def _larger(a, b):
+    return jnp.where(a > b, a, b)
+
+
 @program(np.zeros((2, 0, 0), np.float32))
 def empty_matrices(a):
     return jnp.linalg.cholesky(a), jnp.linalg.solve(a, a)

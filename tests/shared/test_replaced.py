@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-from jax.scipy.linalg import expm
+from jax.scipy.linalg import expm, polar
 from jax.scipy.special import (
     bessel_jn,
     dawsn,
@@ -142,6 +142,10 @@ EQUAL = {
     "vmapped scalars": lambda a: jax.vmap(lambda z: bessel_jn(z, v=2))(a[0]),
     "logcdf": lambda a: jax.vmap(jax.vmap(norm.logcdf))(a),
     "checkpoint": jax.checkpoint(expm),
+    "polar factors": lambda a: jnp.stack(polar(a)),
+    "polar, tall": lambda a: polar(a[:, :2])[0],
+    "polar, wide": lambda a: polar(a[:2], side="left")[1],
+    "polar, vmap": lambda a: jax.vmap(polar)(jnp.stack([a, -2 * a]))[1],
 }
 
 

@@ -153,6 +153,14 @@ GROUPS: dict[str, tuple[tuple[Any, ...], dict[str, Case]]] = {
             ),
         },
     ),
+    "the largest x": (
+        (np.float32([2.0**26 - 4, 5.0]),),
+        {
+            "log1p": Case(
+                lambda x: jnp.log1p(x + 3.5), lambda x: np.log(x + 4.5), STRICT
+            )
+        },
+    ),
     "|x| < 1": (
         (UNIT,),
         {

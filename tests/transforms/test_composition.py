@@ -79,7 +79,9 @@ def test_noise_has_its_scale_and_differs_between_calls(name):
     )
     noise = draws - np.asarray(clean)[:, 0]
     sigma = 0.1 * 2.0 * 0.5 / units / (np.sqrt(2) if federated_round else 1)
-    assert len(np.unique(noise[:, 0])) == len(noise)
+    # Single values of a secure sum lie on a grid, where a few may well coincide.
+    assert len(np.unique(noise, axis=0)) == len(noise)
+    assert len(np.unique(noise)) > 0.95 * noise.size
     assert abs(noise.std() / sigma - 1) < 4 / np.sqrt(2 * noise.size)
     assert abs(noise.mean()) < 4 * sigma / np.sqrt(noise.size)
 

@@ -137,6 +137,22 @@ def bessel_jn(z: Any, *, v: int) -> Any:
     return jnp.tensordot(np.concatenate([even, odd], 1).astype(z.dtype), both, 1)
 
 
+def qdwh(a: Any) -> tuple[Any, ...]:
+    """Polar factors of [..., m, n], m >= n, as (u, h, steps, converged), by `svd`.
+
+    The iteration that it stands for divides by its estimate of the least singular value.
+    """
+    u, s, vt = jnp.linalg.svd(a, full_matrices=False)
+    transposed = jnp.swapaxes(vt, -1, -2)
+    lanes = a.shape[:-2]
+    return (
+        u @ vt,
+        (transposed * s[..., None, :]) @ vt,
+        np.zeros(lanes, np.int32),
+        np.ones(lanes, bool),
+    )
+
+
 # -- the table ----------------------------------------------------------------------------
 
 
@@ -174,6 +190,12 @@ KNOWN: dict[str, Known] = {
         "Pade's coefficients do not fit above a norm of about 2",
         derivative="For symmetric matrices write it by jnp.linalg.eigh, else as a "
         "polynomial that is squared a few times; these have derivatives.",
+    ),
+    "qdwh": Known(  # of `jax.scipy.linalg.polar`
+        lambda _: jax.scipy.linalg.polar,
+        lambda _: qdwh,
+        2,
+        "the weights of its iteration do not fit",
     ),
     "log_ndtr": Known(
         lambda _: jax.scipy.special.log_ndtr,

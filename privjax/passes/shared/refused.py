@@ -52,13 +52,11 @@ REASONS: dict[str, tuple[str, str]] = {
         (
             "ffi_call",
             "call_exported",
-            "call_hi_primitive",
             "call_hi_primitive_linearized",
             "custom_partitioning",
             "fused_call",
             "compute_on",
             "call",
-            "eval_jaxpr",
             "custom_jvp_call_jaxpr",
             "xla_metadata_call",
         ),

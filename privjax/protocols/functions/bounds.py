@@ -83,7 +83,12 @@ BOUNDS: dict[str, Bound] = {
     "sqrt": _relative(13, 20, "x >= 0", "0 for x < 0"),
     "rsqrt": _relative(13, 22, "x > 0", "0 for x <= 0"),
     "cbrt": _relative(13, 20),
-    "div": _relative(12, 22, "all n and d", "+-M where it does not fit; n/0 is 0"),
+    "div": _relative(
+        12,
+        22,
+        "all n and d",
+        "+-M where it does not fit, but by a public d, a product; n/0 is 0",
+    ),
     "cos": _absolute(15, 12),
     "tan": _relative(12, 23, "|x| < 2^24", "+-M near poles"),
     "atan": _absolute(16, 20),

@@ -24,7 +24,8 @@ def log(p: Protocol, fp: FixedPoint, x: Arith, scale: int) -> tuple[Arith, int]:
     there and so is the centred mantissa, which leaves a constant.
     """
     out = 2 * fp.fractional_bits
-    parts = normalise(p, fp, x, scale, signed=False)
+    # log1p(x) adds 1 to x, which may be the largest value already.
+    parts = normalise(p, fp, x, scale, signed=False, above=1)
     c = fitted(fp, np.log, 1.0, 2.0, 7)
     mantissa = evaluate(p, fp, parts.mantissa, working_bits(fp), c, out)
     otherwise = log_of_zero(fp) - c[0]

@@ -55,6 +55,7 @@ def normalise(
     *,
     signed: bool,
     odd: bool = False,
+    above: int = 0,
 ) -> Normalised:
     """Find sign, exponent and mantissa.
 
@@ -64,7 +65,8 @@ def normalise(
     1. <x> = bits of x; |x| by XOR with the sign. That is one's complement: |x| - 1 for
        a negative x. It is 2x that is decomposed, so that only powers of two come out
        one position too low, with the mantissa 2. An `odd` x is decomposed itself: it
-       may take all bits of the ring.
+       may take all bits of the ring. An unsigned x may have `above` bits more than the
+       values of the format.
     2. prefix OR, y XOR (y >> 1) leaves the leading bit; [o_j] from its bits
     3. m 2^(k-2) = |x| sum_j [o_j] 2^(k-2-j), an exact product; truncate about 3/2
     """
@@ -78,7 +80,7 @@ def normalise(
         exponents = at - (0 if odd else 1) - scale
     else:
         word, sign = p.bits_of(x), None
-        at = np.arange(positions)
+        at = np.arange(min(k - 1, positions + above))
         exponents = at - scale
     filled = p.prefix_or(word)
     leading = p.xor_words(filled, p.shift_right(filled, 1))
