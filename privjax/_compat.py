@@ -54,9 +54,8 @@ def bind(eqn: Any, operands: Sequence[Any]) -> list[Any]:
 
 
 # Primitives that stand for a program of others without holding its jaxpr: since 0.11
-# `custom_root` is a `call_hi_primitive`, since 0.12 `searchsorted` and `nonzero` are;
-# 0.12 has `polynomial` too (in `polyval`, `sinc`, ...).
-UNFOLDED = frozenset({"call_hi_primitive", "polynomial"})
+# `custom_root` is one of these.
+UNFOLDED = frozenset({"call_hi_primitive"})
 
 
 def unfolded(eqn: Any) -> Any:
@@ -74,16 +73,7 @@ def unfolded(eqn: Any) -> Any:
         jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type)
         for aval in avals
     ]
-    fun = _polynomial if eqn.primitive.name == "polynomial" else eqn.primitive.to_lojax
-    return jax.make_jaxpr(partial(fun, **eqn.params))(*types)
-
-
-def _polynomial(x: Any, *coefficients: Any, unroll: int | None = None) -> Any:
-    """Horner's rule; the constant comes first, and all broadcast against `x`."""
-    *lower, total = coefficients
-    for coefficient in reversed(lower):
-        total = total * x + coefficient
-    return total
+    return jax.make_jaxpr(partial(eqn.primitive.to_lojax, **eqn.params))(*types)
 
 
 def user_line(source_info: Any) -> str:

@@ -79,14 +79,18 @@ def _high(x: Array) -> Array:
     return (x >> np.uint64(32)).astype(np.uint32)
 
 
+def _nh(low: Array, high: Array, axis: int) -> Array:
+    """The sum over pairs of words, to which keys were added, along `axis`: uint64."""
+    products = low.astype(np.uint64) * high.astype(np.uint64)
+    return jnp.sum(products, axis=axis, dtype=np.uint64)
+
+
 def _nodes(low: Array, high: Array, keys: Array) -> Array:
     """NH of every node: uint32[B, passes|1, pairs, nodes] -> uint64[B, passes, nodes].
 
     Pairs run over the second to last axis, so that the sum over them adds whole rows.
     """
-    a = (low + keys[:, :, 0, :, None]).astype(np.uint64)
-    b = (high + keys[:, :, 1, :, None]).astype(np.uint64)
-    return jnp.sum(a * b, axis=2, dtype=np.uint64)
+    return _nh(low + keys[:, :, 0, :, None], high + keys[:, :, 1, :, None], 2)
 
 
 def _levels(words: int) -> int:
@@ -112,8 +116,7 @@ def _leaves(x: Array, keys: Array) -> Array:
         words = lax.dynamic_index_in_dim(halves, i, 2, keepdims=False)
         words = lax.bitcast_convert_type(words, np.uint32)[:, None]
         a, b = ((words[:, :, :, k] + lower[i][:, :, None, k, :, None]) for k in (0, 1))
-        products = a.astype(np.uint64) * b.astype(np.uint64)
-        return acc + jnp.sum(products, axis=3, dtype=np.uint64)
+        return acc + _nh(a, b, 3)
 
     nodes = (count, _PASSES, groups, halves.shape[-1])
     zero = jnp.zeros_like(x, shape=nodes, dtype=np.uint64)
@@ -253,8 +256,7 @@ def hashed_rows(key: Array, x: Array) -> Array:
         pairs = x.reshape(*x.shape[:-1], -1, 1, 2, _PAIRS)
         keys = keystream(key, (Purpose.HASH, 0, 1), _PASSES * _NODE)
         a, b = jnp.moveaxis(pairs + keys.reshape(_PASSES, 2, _PAIRS), -2, 0)
-        nodes = jnp.sum(a.astype(np.uint64) * b.astype(np.uint64), -1, np.uint64)
-        words = lax.bitcast_convert_type(nodes, np.uint32)
+        words = lax.bitcast_convert_type(_nh(a, b, -1), np.uint32)
         return words.reshape(*words.shape[:-2], 2 * _PASSES)
 
 

@@ -247,6 +247,10 @@ class DifferentiallyPrivate(Transformed):
                     return markers.noise(mine, sums, mechanism)
                 key = derive(words, (Purpose.HASH, 0, 2))
                 parts = [hashed_rows(key, x) if x.ndim else x for x in sums]
+                # Rows are filled up with zeros: their lengths are to count as well.
+                context = (
+                    f"{context}, divided {[(x.shape, str(x.dtype)) for x in sums]}"
+                )
                 mine = session(words, *parts, context=context)
                 return markers.noise(mine, sums, Divided(mechanism))
 

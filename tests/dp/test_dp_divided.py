@@ -6,7 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+import privjax
+from privjax.prg import insecure_key
 
 HERE = Path(__file__).parent
 
@@ -43,3 +49,30 @@ def test_parts_draw_independent_noise(found: Any) -> None:
 def test_values_do_not_depend_on_the_division(found: Any) -> None:
     assert found["same"] == [True, True, True]
     assert found["distinct"]
+
+
+def _step(w: Any, batch: Any) -> Any:
+    gradient = jax.grad(lambda v: jnp.mean((batch @ v) ** 2))(w)
+    return w - gradient
+
+
+def test_one_key_never_draws_the_same_noise_twice() -> None:
+    """In lanes with equal values, and in a loop with a key from outside of it."""
+    noisy = privjax.differentially_private(_step, noise_multiplier=1.0, divided=True)
+    clean = privjax.differentially_private(_step, noise_multiplier=0.0, divided=True)
+    batch = np.random.default_rng(0).normal(size=(4, 70)).astype(np.float32)
+    w, key = jnp.ones((70, 3)), insecure_key(8)
+    ws = jnp.stack([w, w, w])
+    lanes = jax.jit(jax.vmap(lambda v, k: noisy(v, batch, key=k), (0, None)))(ws, key)
+
+    def steps(v: Any, key: Any) -> Any:
+        def body(v: Any, _: Any) -> Any:
+            new = noisy(v, batch, key=key)
+            return new, new - clean(v, batch)
+
+        return jax.lax.scan(body, v, None, length=3)[1]
+
+    drawn = jax.jit(steps)(w, key)
+    for noises in (np.asarray(lanes - clean(w, batch)), np.asarray(drawn)):
+        different = np.abs(noises[:, None] - noises[None]).max((2, 3)) + np.eye(3)
+        assert different.min() > 1e-3

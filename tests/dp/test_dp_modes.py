@@ -275,6 +275,7 @@ def test_release_by_itself() -> None:
         ({"clipping": "hard"}, {}, "clipping='hard'"),
         ({"microbatches": 3}, {}, "3 microbatches of 4"),
         ({"microbatches": 0}, {}, "microbatches=0"),
+        ({"divided": "model"}, {}, "divided='model'"),
         ({"microbatches": 4}, {}, "at least two"),
         ({"microbatches": 2}, {"units": jnp.arange(4)}, "rows in several"),
         ({"denominator": 2.0, "expected_units": 2.0}, {}, "give one"),

@@ -58,7 +58,7 @@ def _integer_pow(x: Any, *, y: int) -> Any:
 RULES: dict[str, Callable[..., Any]] = {
     "atanh": _atanh,
     "cosh": _cosh,
-    "erfc": lambda x, *, accuracy=None: lax.sub(_like(x, 1.0), lax.erf(x)),
+    "erfc": lambda x: lax.sub(_like(x, 1.0), lax.erf(x)),
     "integer_pow": _integer_pow,
     "log1p": lambda x, *, accuracy=None: lax.log(lax.add(x, _like(x, 1.0))),
     "log2": lambda x, *, accuracy=None: lax.mul(lax.log(x), _like(x, 1 / np.log(2))),

@@ -42,6 +42,11 @@ class Options:
                 f"outputs_unreleased={self.outputs_unreleased!r} is none of "
                 f"{UNRELEASED}."
             )
+        if not isinstance(self.divided, bool):
+            raise InputError(
+                f"divided={self.divided!r} is neither True nor False; how parameters are "
+                "divided is their own `jax.sharding`."
+            )
         for name in ("microbatches", "max_units"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
