@@ -119,9 +119,12 @@ def _leaves(x: Array, keys: Array) -> Array:
         return acc + _nh(a, b, 3)
 
     nodes = (count, _PASSES, groups, halves.shape[-1])
-    zero = jnp.zeros_like(x, shape=nodes, dtype=np.uint64)
-    acc = lax.fori_loop(np.int32(0), np.int32(2), step, zero)
-    return acc.reshape(count, _PASSES, -1)
+    # Sums begin at a word of x and not at zero, so that their buffer is not held before x
+    # is there.
+    first = lax.bitcast_convert_type(x[0, 0, 0], np.uint32).astype(np.uint64)
+    begun = jnp.broadcast_to(first, nodes)
+    acc = lax.fori_loop(np.int32(0), np.int32(2), step, begun)
+    return (acc - first).reshape(count, _PASSES, -1)
 
 
 def _digest(messages: Sequence[Array], keys: Array, last: Array) -> Array:

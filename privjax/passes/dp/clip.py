@@ -19,6 +19,7 @@ from privjax import _compat
 from privjax._typing import Array
 from privjax.passes.dp import loops as loops
 from privjax.passes.dp.evaluate import Evaluator
+from privjax.passes.dp.left_out import after
 from privjax.passes.dp.modes import Adaptive, Flat
 from privjax.passes.dp.plan import Plan, Release
 from privjax.passes.dp.rounding import safe_sqnorm
@@ -102,6 +103,7 @@ def clip(
     limit = (s.bound if s.clip is None else s.clip) * (1 - _SLACK * float(info.eps))
     sums = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
     norms = []
+    weights: dict[int, Array] = {}
     within: Any = jnp.zeros((), total.dtype)
     for members, share in s.mode.groups([shape.name for shape in shapes]):
         here = [squares[id(values[k])] for k in members if values[k].terms]
@@ -115,7 +117,12 @@ def clip(
             factors = factors * (s.bound / s.clip)
         for k in members:
             if values[k].terms:
-                sums[k] = values[k].weighted(factors, keep, owners)
+                weights[k] = factors
+    kept = keep
+    # The largest comes last, when the operands of the others are no longer held.
+    for k in sorted(weights, key=lambda k: math.prod(shapes[k].shape)):
+        sums[k] = values[k].weighted(weights[k], kept, owners)
+        kept = after(keep, sums[k])
     return Clipped(sums, jnp.stack(norms), within, keep)
 
 

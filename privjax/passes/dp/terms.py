@@ -25,12 +25,12 @@ import numpy as np
 from jax import lax
 
 from privjax._typing import Array
+from privjax.passes.dp.left_out import contracted
 from privjax.passes.dp.maps import (
     Map,
     Maps,
     Permuted,
     batched,
-    masked,
     scaled,
     square_sum,
     tensordot,
@@ -233,17 +233,25 @@ class Product(_Term):
 
     def weighted(self, weights: Array, keep: Array) -> Array:
         a, b = (x.astype(wide(x.dtype)) for x in (self.a, self.b))
-        if a.size > b.size:
-            a, b = masked(a, keep), scaled(b, weights, keep)
+        weigh_a = a.size <= b.size
+        if weigh_a:
+            a = scaled(a, weights, keep)
         else:
-            a, b = scaled(a, weights, keep), masked(b, keep)
+            b = scaled(b, weights, keep)
         units, groups, length, _ = a.shape
         if groups == 1:
             a, b = (x.reshape(units * length, x.shape[3]) for x in (a, b))
-            out = self._dot(a, b, (((0,), (0,)), ((), ())))
+            keep = jnp.repeat(keep, length)
+        dot = self._over_units
+        if weigh_a:
+            out = contracted(dot, a, b, keep, -1)
         else:
-            out = self._dot(a, b, (((0, 2), (0, 2)), ((1,), (1,))))
+            out = contracted(lambda b, a: dot(a, b), b, a, keep, -2)
         return through(self.maps, out.reshape(self.shape))
+
+    def _over_units(self, a: Array, b: Array) -> Array:
+        over, alike = ((0,), ()) if a.ndim == 2 else ((0, 2), (1,))
+        return self._dot(a, b, ((over, over), (alike, alike)))
 
     def unmapped(self) -> Array:
         return self.outer.reshape(self.units, *self.shape)
