@@ -16,6 +16,7 @@ from privjax.passes.complex_pairs import Split, split
 from privjax.passes.cost import Cost, cost
 from privjax.passes.deal import deal
 from privjax.passes.decompose import decompose
+from privjax.passes.decompose.gates import gates
 from privjax.passes.decompose.replaced import recognise
 from privjax.passes.merge import merge
 from privjax.passes.shared import Boolean, Fixed, Integer, Shared
@@ -106,6 +107,8 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
         if options.fixed_point.ring_bits <= 64:
             plain = recognise(plain, remarks)
         plain = simplify.dce(simplify.inline(plain, remat=True))
+        if options.fixed_point.ring_bits <= 64:
+            plain = gates(plain, secret)
         pairs = split(plain, secret, options.max_steps)
         plain, secret = pairs.closed, pairs.spread(secret)
         plain = simplify.cse(decompose(plain, secret, options.max_steps, remarks))

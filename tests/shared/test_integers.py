@@ -138,6 +138,17 @@ def test_full_width(dtype):
         x, y = edges(dtype), edges(dtype, seed=1)
         for group in (arithmetic, order, bitwise):
             check(group, (x, y), protocol="reference")
+
+
+@pytest.mark.parametrize("dtype", [*TYPES, "int64", "uint64"])
+def test_upper_half_of_a_product(dtype):
+    """Against Python's integers, which have no width."""
+    width = np.iinfo(dtype).bits
+    with jax.enable_x64(True):
+        x, y = edges(dtype, 40), edges(dtype, 40, seed=1)
+        want = [int(a) * int(b) >> width for a, b in zip(x, y, strict=True)]
+        got = fast.secret_shared(lax.mulhi, protocol="reference")(x, y)
+        assert got.dtype == dtype and [int(v) for v in got] == want
         check(mixed, (x, y))
 
 

@@ -4,6 +4,7 @@
 is written in terms of it, over the whole domain as well, against float64.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,8 @@ from scipy import special
 
 import privjax
 from privjax.errors import RangeError, UnsupportedError
+from privjax.passes import simplify
+from privjax.passes.decompose.gates import gates
 from privjax.passes.decompose.special import RULES as special_rules
 from privjax.passes.merge import ROUNDS
 from privjax.passes.shared.interpreter import Shared
@@ -84,9 +87,8 @@ def gelu(x: Any) -> Any:
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-STRICT = (2.0**-12, 2.0**-17)
-# A factor of 18 bits times x: an ulp of it, for the x at which the factor is not 0 yet.
-TAILS = (2.0**-12, 2.0**-15)
+ULP = 2.0**-FP.fractional_bits
+STRICT = (2.0**-12, 2 * ULP)
 
 GROUPS: dict[str, tuple[tuple[Any, ...], dict[str, Case]]] = {
     "every x": (
@@ -100,9 +102,28 @@ GROUPS: dict[str, tuple[tuple[Any, ...], dict[str, Case]]] = {
             "gelu, exact": Case(
                 lambda x: jax.nn.gelu(x, approximate=False),
                 lambda x: 0.5 * x * special.erfc(-x / np.sqrt(2)),
-                TAILS,
+                STRICT,
             ),
-            "gelu by tanh": Case(jax.nn.gelu, gelu, TAILS),
+            "gelu by tanh": Case(jax.nn.gelu, gelu, STRICT),
+            "gelu by hand": Case(
+                lambda x: x / 2 * (1 + lax.erf(x / np.sqrt(2))),
+                lambda x: 0.5 * x * special.erfc(-x / np.sqrt(2)),
+                STRICT,
+            ),
+            # Its gate is 0 from 12.8 on, where that is 12 / 16 of an ulp.
+            "silu": Case(
+                jax.nn.silu, lambda x: x * special.expit(x), (2.0**-12, 10 * ULP)
+            ),
+            "a gate open to the left": Case(
+                lambda x: (1 - jax.nn.sigmoid(2 * x)) * -x,
+                lambda x: -x * special.expit(-2 * x),
+                (2.0**-12, 10 * ULP),
+            ),
+            "an upside-down gate": Case(
+                lambda x: 0.5 * x * (lax.erf(-x) - 1),
+                lambda x: -0.5 * x * special.erfc(-x),
+                STRICT,
+            ),
             "softplus": Case(jax.nn.softplus, lambda x: np.logaddexp(x, 0), STRICT),
             "reduce_precision": Case(
                 lambda x: lax.reduce_precision(x, 8, 23), lambda x: x, (0, 0)
@@ -217,6 +238,20 @@ GROUPS: dict[str, tuple[tuple[Any, ...], dict[str, Case]]] = {
         (ORDER, START),
         {"zeta": Case(lax.zeta, special.zeta, (2.0**-12, 2.0**-14))},
     ),
+    "moderate x": (
+        (MILD,),
+        {
+            "gelu by powers": Case(
+                lambda x: (
+                    0.5
+                    * x
+                    * (1 + jnp.tanh(math.sqrt(2 / np.pi) * x * (1 + 0.044715 * x * x)))
+                ),
+                gelu,
+                STRICT,
+            ),
+        },
+    ),
     "gradients": (
         (MILD,),
         {
@@ -280,6 +315,47 @@ def test_against_float64(group: str) -> None:
         assert excess[worst] <= 0, (
             f"{name} at {[a[worst] for a in args]}: {got[worst]}, {exact[worst]}"
         )
+
+
+NOT_GATES = {
+    "another value": lambda x, y: x * jax.nn.sigmoid(y),
+    "open on both sides": lambda x, y: x * (0.5 + jax.nn.sigmoid(x)),
+    "closed in the middle": lambda x, y: x * jnp.tanh(x),
+    "of an even function": lambda x, y: x * jax.nn.sigmoid(x * x),
+    "of a shifted value": lambda x, y: (x + 1) * jax.nn.sigmoid(x),
+    "flat": lambda x, y: x * jax.nn.sigmoid(x / 100),
+    "public": lambda x, y: x + jax.nn.gelu(jnp.float32(0.5)),
+}
+
+
+@pytest.mark.parametrize("name", NOT_GATES)
+def test_other_products_are_left_alone(name: str) -> None:
+    fun = NOT_GATES[name]
+    x, y = MILD, rng.permutation(MILD)
+    before = jax.make_jaxpr(fun)(x, y)
+    inlined = simplify.inline(before)
+    after = gates(inlined, [True, True])
+    assert [e.primitive.name for e in inlined.eqns] == [
+        e.primitive.name for e in after.eqns
+    ]
+    got = fast.secret_shared(fun, protocol="reference")(x, y)
+    np.testing.assert_allclose(got, fun(x, y), rtol=2.0**-12, atol=2.0**-14)
+
+
+def test_a_gate_and_its_gradient_share_the_function() -> None:
+    def both(x: Any) -> Any:
+        return jax.value_and_grad(lambda x: jax.nn.gelu(x).sum())(x)
+
+    inlined = simplify.inline(jax.make_jaxpr(both)(MILD))
+    after = simplify.cse(gates(inlined, [True]))
+    names = [e.primitive.name for e in after.eqns]
+    assert names.count("tanh") == 1 and names.count("select_n") == 2
+    value, slope = fast.secret_shared(both, protocol="reference")(MILD)
+    wide = MILD.astype(np.float64)
+    np.testing.assert_allclose(value, gelu(wide).sum(), atol=64 * 2.0**-17)
+    exact = (gelu(wide + 1e-5) - gelu(wide - 1e-5)) / 2e-5
+    # An ulp of tanh times x (1 + 3 * 0.045 x^2) for the largest x.
+    np.testing.assert_allclose(slope, exact, atol=2.0**-13)
 
 
 def test_under_jit_and_vmap_of_a_protocol() -> None:

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from privjax.errors import UnsupportedError
 
 
 def _is_constant(x: Any) -> bool:
@@ -162,17 +161,20 @@ def _clz(x: Any) -> Any:
 
 
 def _mulhi(x: Any, y: Any) -> Any:
-    """The upper half of a product."""
+    """The upper half of a product: by a wider one, or of 64 bits by halves
+    (Warren, Hacker's Delight, 8-2)."""
     width = 8 * x.dtype.itemsize
-    if width == 64:
-        raise UnsupportedError(
-            "`mulhi` of 64-bit secrets needs a ring of 128 bits; use 32-bit integers."
-        )
-    wide = np.dtype(np.int64 if _signed(x) else np.uint64)
-    product = lax.mul(*(lax.convert_element_type(v, wide) for v in (x, y)))
-    down = jnp.full_like(product, width)
     shift = lax.shift_right_arithmetic if _signed(x) else lax.shift_right_logical
-    return lax.convert_element_type(shift(product, down), x.dtype)
+    if width < 64:
+        wide = np.dtype(np.int64 if _signed(x) else np.uint64)
+        product = lax.mul(*(lax.convert_element_type(v, wide) for v in (x, y)))
+        out = shift(product, jnp.full_like(product, width))
+        return lax.convert_element_type(out, x.dtype)
+    down, low = jnp.full_like(x, 32), jnp.full_like(x, 0xFFFFFFFF)
+    (x1, x0), (y1, y0) = ((shift(v, down), lax.bitwise_and(v, low)) for v in (x, y))
+    carried = lax.mul(x1, y0) + lax.shift_right_logical(lax.mul(x0, y0), down)
+    crossed = lax.mul(x0, y1) + lax.bitwise_and(carried, low)
+    return lax.mul(x1, y1) + shift(carried, down) + shift(crossed, down)
 
 
 def _ceil(x: Any) -> Any:
