@@ -8,7 +8,6 @@ import numpy as np
 from jax import lax
 
 
-
 def _is_constant(x: Any) -> bool:
     return isinstance(x, (np.ndarray, np.generic)) and np.ndim(x) == 0
 
