@@ -254,13 +254,11 @@ SYSTEMS: dict[str, tuple[str, str, Callable[[str], Row]]] = {
 def rows() -> list[Row]:
     out: list[Row] = []
     for workload in WORKLOADS:
+        timed = {system: needs for system, (_, needs, _) in SYSTEMS.items()}
+        measured = peers.in_turns(__file__, timed, workload)
         found = {
-            system: {
-                "name": workload,
-                "step": name,
-                **peers.measured(__file__, system, workload, needs),
-            }
-            for system, (name, needs, _) in SYSTEMS.items()
+            system: {"name": workload, "step": name, **measured[system]}
+            for system, (name, *_) in SYSTEMS.items()
         }
         out += peers.beside(found, "plain")
     return out

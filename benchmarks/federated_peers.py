@@ -343,16 +343,22 @@ def too_few_devices() -> bool:
 def rows() -> list[Row]:
     out: list[Row] = []
     for clients, examples in WORKLOADS.items():
-        found: dict[str, Row] = {}
-        for system, (name, needs, _) in SYSTEMS.items():
-            row: Row = {"name": f"{clients} x {examples}", "round": name}
+        notes: dict[str, str] = {}
+        for system in SYSTEMS:
             if (system, clients) in SLOW and jax.default_backend() == "cpu":
-                row["note"] = "left out: minutes on a CPU"
+                notes[system] = "left out: minutes on a CPU"
             elif system in DIVIDED and too_few_devices():
-                row["note"] = f"left out: fewer than {DEVICES} devices"
-            else:
-                row |= peers.measured(__file__, system, str(clients), needs)
-            found[system] = row
+                notes[system] = f"left out: fewer than {DEVICES} devices"
+        timed = {s: needs for s, (_, needs, _) in SYSTEMS.items() if s not in notes}
+        measured = peers.in_turns(__file__, timed, str(clients))
+        found: dict[str, Row] = {
+            system: {
+                "name": f"{clients} x {examples}",
+                "round": name,
+                **measured.get(system, {"note": notes.get(system)}),
+            }
+            for system, (name, *_) in SYSTEMS.items()
+        }
         out += peers.beside(found, "fedavg")
     return out
 

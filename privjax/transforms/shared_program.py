@@ -108,7 +108,7 @@ def compile_program(call: Call, modes: tuple[str, ...], options: Options) -> Pro
             plain = recognise(plain, remarks)
         plain = simplify.dce(simplify.inline(plain, remat=True))
         if options.fixed_point.ring_bits <= 64:
-            plain = gates(plain, secret)
+            plain = gates(plain, secret, options.fixed_point.max_value)
         pairs = split(plain, secret, options.max_steps)
         plain, secret = pairs.closed, pairs.spread(secret)
         plain = simplify.cse(decompose(plain, secret, options.max_steps, remarks))

@@ -334,7 +334,7 @@ def test_other_products_are_left_alone(name: str) -> None:
     x, y = MILD, rng.permutation(MILD)
     before = jax.make_jaxpr(fun)(x, y)
     inlined = simplify.inline(before)
-    after = gates(inlined, [True, True])
+    after = gates(inlined, [True, True], FP.max_value)
     assert [e.primitive.name for e in inlined.eqns] == [
         e.primitive.name for e in after.eqns
     ]
@@ -342,12 +342,29 @@ def test_other_products_are_left_alone(name: str) -> None:
     np.testing.assert_allclose(got, fun(x, y), rtol=2.0**-12, atol=2.0**-14)
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_gates_in_a_small_ring(bits: int) -> None:
+    """Numbers up to 64, 1,024 and 16,384: what is multiplied has to fit."""
+    fp = FixedPoint(32, bits)
+    x = (np.rint(MILD * 2.0**bits) / 2.0**bits).astype(np.float32)
+    wide = x.astype(np.float64)
+    cases = {
+        jax.nn.gelu: gelu(wide),
+        jax.nn.silu: wide * special.expit(wide),
+        lambda x: x * jax.nn.sigmoid(x / 8): wide * special.expit(wide / 8),
+    }
+    together = lambda x: [fun(x) for fun in cases]  # noqa: E731
+    got = fast.secret_shared(together, protocol="reference", fixed_point=fp)(x)
+    for value, exact in zip(got, cases.values(), strict=True):
+        np.testing.assert_allclose(value, exact, atol=4 * 2.0**-bits)
+
+
 def test_a_gate_and_its_gradient_share_the_function() -> None:
     def both(x: Any) -> Any:
         return jax.value_and_grad(lambda x: jax.nn.gelu(x).sum())(x)
 
     inlined = simplify.inline(jax.make_jaxpr(both)(MILD))
-    after = simplify.cse(gates(inlined, [True]))
+    after = simplify.cse(gates(inlined, [True], FP.max_value))
     names = [e.primitive.name for e in after.eqns]
     assert names.count("tanh") == 1 and names.count("select_n") == 2
     value, slope = fast.secret_shared(both, protocol="reference")(MILD)

@@ -8,11 +8,12 @@ G from the end that it goes to on its own side of 0,
     x G(x) = H max(x, 0) - |x| E    where G opens to the right,
     x G(x) = H min(x, 0) + |x| E    where it opens to the left.
 
-E is exactly 0 where the function's own result is exact, and is multiplied at 256 times its
-size, so that the product's rounding counts 1/256. The function is the one that the
-program has, and is not computed twice where a gradient needs it too.
+E is exactly 0 where the function's own result is exact, and is multiplied at up to 256
+times its size, so that the product's rounding counts 1/256. The function is the one that
+the program has, and is not computed twice where a gradient needs it too.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,9 +36,9 @@ LIMITS = {
     "logistic": (0.0, 1.0),
 }
 
-_FINER = 256.0
+_FINER = 256  # as far as 256 |x| E fits, see `_room`
 _DEGREE = 3  # of what functions are taken of: gelu's by tanh is a cubic
-_SLOPE = 1 / 16  # the least at 0, so that 256 |x| E is far below 2^26
+_SLOPE = 1 / 16  # the least at 0
 _CLOSED = (
     1e-5  # what a gate may be off 0 where it counts as closed, as part of its range
 )
@@ -77,7 +78,8 @@ class Form:
 class _Gates(TaintPass):
     rules = control.RULES
 
-    def __init__(self) -> None:
+    def __init__(self, largest: float) -> None:
+        self.largest = largest
         # By the identity of arrays, which `forms` and `gates` keep alive.
         self.forms: dict[int, tuple[Any, Form]] = {}
         self.gates: dict[int, tuple[Any, str, Form]] = {}
@@ -144,14 +146,23 @@ class _Gates(TaintPass):
             return None
         right = bool(shut[0])  # whether it opens to the right
         closed, opened = ends if right else ends[::-1]
+        finer = _room(self.largest, abs(inner[1]), abs(opened - closed))
+        if finer < 1:
+            return None
         height = multiple.coefficients[1] * slope * (opened - closed)
         x = root.astype(function.dtype)
-        out = _product(x, function, closed, opened, height, right)
+        out = _product(x, function, closed, opened, height, right, finer)
         return out.astype(self.eqn.outvars[0].aval.dtype)
 
 
 def _product(
-    x: Any, function: Any, closed: float, opened: float, height: float, right: bool
+    x: Any,
+    function: Any,
+    closed: float,
+    opened: float,
+    height: float,
+    right: bool,
+    finer: float,
 ) -> Any:
     positive = lax.gt(x, jnp.zeros_like(x))
     zero = jnp.zeros_like(x)
@@ -162,8 +173,18 @@ def _product(
     span = abs(opened - closed)
     away = (function - closed) * float(np.sign(opened - closed))
     away = lax.select(positive if right else ~positive, span - away, away)
-    rest = ((_FINER * away) * size) * (height / (span * _FINER))
+    rest = ((finer * away) * size) * (height / (span * finer))
     return height * own - rest if right else height * own + rest
+
+
+def _room(largest: float, slope: float, span: float) -> float:
+    """A power of two, at most 256, so many times |x| E and E are far from the largest.
+
+    |x| E is at most .28 span / slope, that of the logistic function; sums of products
+    have twice the fractional bits, and should not wrap before they are truncated.
+    """
+    room = largest * min(slope, 1.0) / (4 * span)
+    return 2.0 ** min(math.log2(_FINER), math.floor(math.log2(room)))
 
 
 def _opens(inner: Any) -> bool:
@@ -182,9 +203,14 @@ def _constant(value: Any) -> bool:
     return isinstance(value, (np.ndarray, np.generic, float)) and np.ndim(value) == 0
 
 
-def gates(closed: Any, secret: Sequence[bool]) -> Any:
-    """Rewrite a jaxpr whose calls are inlined; `secret` says which inputs are secret."""
-    cx = _Gates()
+def gates(closed: Any, secret: Sequence[bool], largest: float) -> Any:
+    """Rewrite a jaxpr whose calls are inlined.
+
+    Args:
+      secret: which inputs are secret.
+      largest: the largest number of the format.
+    """
+    cx = _Gates(largest)
 
     def fun(*xs: Any) -> list[Any]:
         values = [Tainted(x) if s else x for x, s in zip(xs, secret, strict=True)]
