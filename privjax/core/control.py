@@ -120,7 +120,7 @@ def cond(cx: Interpreter, index: Any, *operands: Any, **params: Any) -> list[Any
 
     bodies, thread = [branch(i) for i in range(len(params["branches"]))], cx.thread()
     if not cx.tagged:
-        thread, out = lax.switch(index, bodies, thread, *arrays)
+        thread, out = _switch(index, bodies, thread, *arrays)
         cx.resume(thread)
         return out
     results = [jax.eval_shape(body, thread, *arrays)[1] for body in bodies]
@@ -135,9 +135,18 @@ def cond(cx: Interpreter, index: Any, *operands: Any, **params: Any) -> list[Any
 
         return wrapped
 
-    thread, out = lax.switch(index, [coerced(b) for b in bodies], thread, *arrays)
+    thread, out = _switch(index, [coerced(b) for b in bodies], thread, *arrays)
     cx.resume(thread)
     return out
+
+
+def _switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
+    """`lax.switch`, without its two comparisons where `index` is a predicate."""
+    if len(branches) == 2:
+        return lax.cond(
+            lax.convert_element_type(index, bool), *branches[::-1], *operands
+        )
+    return lax.switch(index, branches, *operands)
 
 
 # Where calls keep their jaxpr.

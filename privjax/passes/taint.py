@@ -1,11 +1,12 @@
 """Values that depend on a secret, for passes on ordinary arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
-from privjax.core.interpret import Interpreter
+from privjax.core.interpret import Interpreter, run
 
 
 @jax.tree_util.register_pytree_node_class
@@ -59,3 +60,19 @@ class TaintPass(Interpreter):
         if self.eqn.primitive.name in self.shown:
             return out
         return [Tainted(v) for v in out]
+
+    def apply(self, fun: Callable[..., Any], *values: Any) -> list[Any]:
+        """A function of arrays on values of this pass, rewritten in its turn."""
+        arrays = [v for v in values if not _is_constant(v)]
+        avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in map(raw, arrays)]
+
+        def body(*xs: Any) -> list[Any]:
+            given = iter(xs)  # constants stay constants, so that equal ones are seen
+            out = fun(*(v if _is_constant(v) else next(given) for v in values))
+            return list(out) if isinstance(out, (tuple, list)) else [out]
+
+        return run(self, jax.make_jaxpr(body)(*avals), arrays)
+
+
+def _is_constant(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, np.generic)) and np.ndim(value) == 0

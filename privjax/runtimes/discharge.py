@@ -155,7 +155,15 @@ class _Dealer(_Discharge):
 
     def body(self, closed: Any, values: Sequence[Any]) -> list[Any]:
         self.pool_totals: dict[Any, Any] = {}
+        self.streams: dict[Any, Any] = {}
         return super().body(closed, values)
+
+    def stream(self, shape: Sequence[int], dtype: Any, domain: str, result: int) -> Any:
+        """Made once, for what the dealer sends and for the share that a party expands."""
+        at = self.index, result
+        if at not in self.streams:
+            self.streams[at] = super().stream(shape, dtype, domain, result)
+        return self.streams[at]
 
     def expanded(self, fun: Callable[[Any], Any]) -> Any:
         """`fun` of the keys of all parties but the last, one row for each."""

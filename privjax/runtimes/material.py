@@ -32,7 +32,7 @@ from privjax.runtimes.pools import REQUESTS
 from privjax.runtimes.simulate import party_keys
 
 # Raised when files change, or where requests lie in the keystreams.
-FORMAT = 3
+FORMAT = 4
 USED = "used-sessions"
 
 

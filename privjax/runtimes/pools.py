@@ -1,12 +1,13 @@
-"""One keystream for all small requests of a scope, cut into pools.
+"""One keystream for most requests of a scope, cut into pools.
 
-A call of the generator costs as much to compile as fifty of the operations around it. Where
-each request lies is a function of the scope's jaxpr alone.
+A call of the generator takes a second to compile, as much as a thousand of the operations
+around it. Where each request lies is a function of the scope's jaxpr alone.
 """
 
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from privjax.prg.chacha20 import Purpose
 from privjax.runtimes import neighbours
 
 REQUESTS = frozenset({"uniform", "dealt"})
-# Requests up to this many words come from the scope's pools, under nonces of their own:
-# one of what parties draw (also in common with a neighbour), one of shares of dealt values.
-_SMALL = 1 << 18
+# The smallest requests come from the scope's pools, as long as all of them together have at
+# most `_TOTAL` words (32 MiB, which live as long as the scope); those up to `_SMALL` do in
+# any case. Pools have nonces of their own: one is of what parties draw (also in common with
+# a neighbour), one of shares of dealt values.
+_SMALL, _TOTAL = 1 << 18, 1 << 23
 _POOL = 0xFFFFFFFF
 DRAWN, PAIR, DEALT = 0, 0, 1
 
@@ -72,17 +75,31 @@ def places(jaxpr: Any) -> tuple[dict[Any, int], dict[Any, int]]:
     request lies."""
     sizes: dict[Any, int] = {}
     places: dict[Any, int] = {}
+    requests = list(_requests(jaxpr))
+    limit = _limit(words_of(aval.shape, aval.dtype) for _, _, aval in requests)
+    for at, (source, domain), aval in requests:
+        if words_of(aval.shape, aval.dtype) <= limit:
+            kind = source, np.dtype(aval.dtype), domain
+            places[at] = sizes.get(kind, 0)
+            planes = 2 if domain in markers.PLANES else 1
+            sizes[kind] = places[at] + aval.size // planes
+    return sizes, places
+
+
+def _requests(jaxpr: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """(equation and result, primitive and domain, type) of all that pools may serve."""
     for index, eqn in enumerate(jaxpr.eqns):
         if eqn.primitive.name not in REQUESTS | neighbours.PAIRWISE:
             continue
         fun = eqn.params.get("fun")
         domains = fun.results if fun else (eqn.params.get("domain", "pair"),)
-        source = eqn.primitive.name
         for result, (v, domain) in enumerate(zip(eqn.outvars, domains, strict=False)):
-            small = words_of(v.aval.shape, v.aval.dtype) <= _SMALL
-            if small and not domain.startswith("to:"):
-                kind = source, np.dtype(v.aval.dtype), domain
-                places[index, result] = sizes.get(kind, 0)
-                planes = 2 if domain in markers.PLANES else 1
-                sizes[kind] = places[index, result] + v.aval.size // planes
-    return sizes, places
+            if not domain.startswith("to:"):
+                yield (index, result), (eqn.primitive.name, domain), v.aval
+
+
+def _limit(words: Iterable[int]) -> int:
+    """The largest request, in words, that comes from the pools."""
+    ordered = sorted(words)
+    totals = dict(zip(ordered, itertools.accumulate(ordered), strict=True))
+    return max(w for w, total in [(_SMALL, 0), *totals.items()] if total <= _TOTAL)

@@ -78,6 +78,24 @@ def test_cost_multiplies_through_loops():
     assert fast.secret_shared(loop).cost(W).rounds > 5 * (once.rounds - 4)
 
 
+BRANCHES = jnp.sin, jnp.cos, jnp.tanh
+
+
+@pytest.mark.parametrize(
+    "fun, comparisons",
+    [
+        (lambda x: jax.lax.cond(x[0, 0] > 0, *BRANCHES[:2], x), 1),
+        (lambda x: jax.lax.switch(jnp.int32(x[0, 0] > 0) + 1, BRANCHES, x), 1 + 2 + 2),
+    ],
+    ids=["cond", "switch"],
+)
+def test_passes_add_no_comparisons_of_a_branch_index(fun, comparisons):
+    """A predicate takes none, an index two to keep it in its range and two to select."""
+    stages = fast.secret_shared(fun).stage_jaxprs(W)
+    names = [e.primitive.name for e in stages["simplified"].eqns]
+    assert sum(n in ("lt", "gt", "le", "ge", "eq") for n in names) == comparisons
+
+
 def test_differentially_private():
     report = privjax.explain(DP, W, BATCH, np.int32(0))
     assert labels(report.inputs)["batch[0]"] == "private: 8 units on axis 0"

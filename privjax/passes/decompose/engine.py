@@ -3,9 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from privjax.core import control
 from privjax.core.interpret import run
@@ -85,22 +83,6 @@ class Decompose(TaintPass):
         out = self.apply(lambda *xs: rule(*xs, **params), *values)
         several = self.eqn.primitive.multiple_results
         return out if several else out[:1]
-
-    def apply(self, fun: Callable[..., Any], *values: Any) -> list[Any]:
-        """A function of arrays on values of this pass, decomposed in its turn."""
-        arrays = [v for v in values if not _is_constant(v)]
-        avals = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in map(raw, arrays)]
-
-        def body(*xs: Any) -> list[Any]:
-            given = iter(xs)  # constants stay constants, so that equal ones are seen
-            out = fun(*(v if _is_constant(v) else next(given) for v in values))
-            return list(out) if isinstance(out, (tuple, list)) else [out]
-
-        return run(self, jax.make_jaxpr(body)(*avals), arrays)
-
-
-def _is_constant(value: Any) -> bool:
-    return isinstance(value, (np.ndarray, np.generic)) and np.ndim(value) == 0
 
 
 def decompose(

@@ -24,7 +24,8 @@ from jax import lax
 from numpy.polynomial.polynomial import polyadd, polymul, polypow, polysub
 
 from privjax.core import control
-from privjax.core.interpret import run
+from privjax.core.interpret import Rule, run
+from privjax.passes.decompose.branches import branch
 from privjax.passes.simplify import retrace
 from privjax.passes.taint import Tainted, TaintPass, raw
 
@@ -76,7 +77,8 @@ class Form:
 
 
 class _Gates(TaintPass):
-    rules = control.RULES
+    # Re-entering a branch on a secret would compare its index with its bounds once more.
+    rules: dict[str, Rule] = control.RULES | {"cond": branch}
 
     def __init__(self, largest: float) -> None:
         self.largest = largest
