@@ -6,7 +6,7 @@ every protocol, many rows to a program.
 
 Functions are composed of kernels that the conformance suite finds equal on all protocols;
 of each way to compose them one is run on every protocol, and all of them, eagerly too, in
-a run with PRIVJAX_WHOLE_TABLE=1 (some twenty minutes).
+a run with PRIVJAX_WHOLE_TABLE=1 (ten minutes or more).
 """
 
 import os
